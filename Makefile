@@ -1,0 +1,79 @@
+# One door to everything: `make` alone lists what there is. Each target brings what it needs first.
+#   V=1 shows the output of long steps as it comes; ARGS goes to the program that a target starts.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin
+export FOUNDRY_SOLC := $(CURDIR)/script/solc
+export FOUNDRY_OFFLINE := true
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Foundry's programs come with the npm packages where there is a build for the platform, else from the machine.
+foundry = $(firstword $(wildcard $(CURDIR)/node_modules/@foundry-rs/$(1)-*/bin/$(1)) $(1))
+
+##@ Use
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: rust node_modules/.ready .venv/.ready dotenv ## bring compilers, packages, a broker and clients, as far as missing
+	@script/setup broker
+
+demo: rust node_modules/.ready dotenv ## a whole local site and a told tour of it; ARGS=--once ends after the tour
+	@script/setup broker wanted
+	@script/step "building" cargo build --locked --workspace --bins
+	@exec $(TARGET)/debug/flytrap demo $(ARGS)
+
+##@ Check
+test: setup ## every test: contracts, crates, end to end
+	@script/test contracts crates end-to-end
+
+test-sol: node_modules/.ready dotenv ## the contracts' tests
+	@script/test contracts
+
+test-rust: rust node_modules/.ready dotenv ## the crates' tests
+	@script/test crates
+
+e2e: setup ## end to end: real node, real broker, clients that others wrote
+	@script/test end-to-end
+
+lint: rust node_modules/.ready dotenv ## formats, warnings, generated interfaces, requirements
+	@script/lint
+
+bench-path: setup ## what one forwarded PUBLISH costs, and the gateway beside HAProxy
+	@script/bench-path $(ARGS)
+
+container: rust node_modules/.ready dotenv ## build the image and try it in a container (root, Debian or Ubuntu)
+	@script/container-ci
+
+##@ Work
+build: rust ## the programs, for development
+	@script/step "building" cargo build --locked --workspace --bins
+
+abi: node_modules/.ready dotenv ## write the contracts' interfaces to abi/
+	@script/abi
+
+format: rust node_modules/.ready ## format Rust and Solidity
+	@cargo fmt --all
+	@$(call foundry,forge) fmt
+
+clean: ## remove what was built; packages stay
+	@cargo clean --quiet
+	@rm -rf out out-lint cache cache-lint broadcast
+
+# Parts of setup, not listed.
+rust:
+	@script/setup rust
+
+dotenv:
+	@script/env.sh
+
+node_modules/.ready: package.json package-lock.json script/setup
+	@script/setup node
+
+.venv/.ready: script/python-packages.txt
+	@script/setup python
+
+.PHONY: help setup demo test test-sol test-rust e2e lint bench-path container build abi format clean rust dotenv
