@@ -163,13 +163,25 @@ pub fn matches(filter: &str, name: &str) -> bool {
     if is_hidden_from(filter, name) {
         return false;
     }
-    let mut wanted = levels(filter);
-    let mut found = levels(name);
+    // Octet by octet rather than by levels: this may be asked for every message.
+    let (mut wanted, mut found) = (filter.as_bytes(), name.as_bytes());
     loop {
-        match (wanted.next(), found.next()) {
-            (Some("#"), _) | (None, None) => return true,
-            (Some("+"), Some(_)) => (),
-            (Some(wanted), Some(found)) if wanted == found => (),
+        match wanted {
+            b"#" => return true,
+            [b'+'] | [b'+', b'/', ..] => {
+                let end = found.iter().position(|octet| *octet == b'/').unwrap_or(found.len());
+                (wanted, found) = (&wanted[1..], &found[end..]);
+            }
+            _ => {
+                let level = wanted.iter().take_while(|octet| **octet != b'/').count();
+                let Some(rest) = found.strip_prefix(&wanted[..level]) else { return false };
+                (wanted, found) = (&wanted[level..], rest);
+            }
+        }
+        // A level of the filter is done, so one of the name must be.
+        match (wanted, found) {
+            ([], []) | (b"/#", []) => return true,
+            ([b'/', rest @ ..], [b'/', found_rest @ ..]) => (wanted, found) = (rest, found_rest),
             _ => return false,
         }
     }
