@@ -1,0 +1,115 @@
+//! Which happenings become alerts on chain, folded so that no one can make them dear.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy_primitives::{Address, B256};
+
+use crate::AlertKind;
+
+/// Many equal happenings folded into one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// What happened.
+    pub kind: AlertKind,
+    /// Who did it, proven.
+    pub wallet: Address,
+    /// The governing topic, zero where none governs.
+    pub topic_id: B256,
+    /// How many times.
+    pub count: u32,
+    /// Unix second of the first.
+    pub first_at: u64,
+    /// Unix second of the last.
+    pub last_at: u64,
+}
+
+/// How happenings are folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoldLimit {
+    /// The most alerts that wait at a time.
+    pub keys: usize,
+    /// The most of them that are about one wallet, so that none can fill all places.
+    pub per_wallet: usize,
+    /// Seconds that an alert gathers happenings before it is handed out.
+    pub gather: u64,
+}
+
+impl Default for FoldLimit {
+    fn default() -> Self {
+        Self { keys: 4_096, per_wallet: 64, gather: 10 }
+    }
+}
+
+/// Folds happenings by wallet, kind and topic until they are drained.
+///
+/// Bounded: a happening that finds no place is counted in [`AlertFolder::overflowed`] and otherwise lost to the
+/// chain; whoever notes it here has logged it before.
+#[derive(Debug)]
+pub struct AlertFolder {
+    limit: FoldLimit,
+    open: BTreeMap<Key, Alert>,
+    /// The same keys, the longest open first.
+    by_age: BTreeSet<(u64, Key)>,
+    overflowed: u64,
+}
+
+type Key = (Address, AlertKind, B256);
+
+impl AlertFolder {
+    /// An empty folder.
+    #[must_use]
+    pub const fn new(limit: FoldLimit) -> Self {
+        Self { limit, open: BTreeMap::new(), by_age: BTreeSet::new(), overflowed: 0 }
+    }
+
+    /// Notes one happening at a Unix second.
+    pub fn note(&mut self, kind: AlertKind, wallet: Address, topic_id: B256, at: u64) {
+        let key = (wallet, kind, topic_id);
+        if let Some(alert) = self.open.get_mut(&key) {
+            alert.count = alert.count.saturating_add(1);
+            alert.last_at = alert.last_at.max(at);
+            return;
+        }
+        let first = (wallet, AlertKind::PublishRefused, B256::ZERO);
+        let last = (wallet, AlertKind::SessionEnded, B256::repeat_byte(0xFF));
+        let of_wallet = self.open.range(first..=last).take(self.limit.per_wallet).count();
+        if self.open.len() >= self.limit.keys || of_wallet >= self.limit.per_wallet {
+            self.overflowed += 1;
+            return;
+        }
+        let alert = Alert { kind, wallet, topic_id, count: 1, first_at: at, last_at: at };
+        self.open.insert(key, alert);
+        self.by_age.insert((at, key));
+    }
+
+    /// Takes out what has gathered long enough, the oldest first, at most `most`.
+    pub fn drain(&mut self, now: u64, most: usize) -> Vec<Alert> {
+        let mut drained = Vec::new();
+        while drained.len() < most
+            && let Some(&(first_at, key)) = self.by_age.first()
+            && first_at.saturating_add(self.limit.gather) <= now
+        {
+            self.by_age.pop_first();
+            drained.extend(self.open.remove(&key));
+        }
+        drained
+    }
+
+    /// How many alerts wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Does none wait?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Happenings that found no place, in all.
+    #[must_use]
+    pub const fn overflowed(&self) -> u64 {
+        self.overflowed
+    }
+}

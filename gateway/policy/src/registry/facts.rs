@@ -1,0 +1,219 @@
+//! What the registry holds: topics, devices, fees, and the compact entries of its tables.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use alloy_primitives::{Address, B256};
+
+use super::table::{Entry, stranger_hash};
+use crate::{Offer, Right, Traits};
+
+/// One registered topic in its present epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// `keccak256(abi.encode(brokerId, name))`.
+    pub id: B256,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Who owns it.
+    pub owner: Address,
+    /// Which registration of the name this is.
+    pub epoch: u64,
+    /// What holds whoever acts.
+    pub traits: Traits,
+    /// Terms for [`Right::Publish`].
+    pub publish_offer: Offer,
+    /// Terms for [`Right::Subscribe`].
+    pub subscribe_offer: Offer,
+    /// Number of this registration, never used again: grants and marks are kept under it, so those of an earlier
+    /// epoch cannot be found any more.
+    pub(super) slot: Slot,
+}
+
+impl Topic {
+    /// Terms for one right.
+    #[must_use]
+    pub const fn offer(&self, right: Right) -> &Offer {
+        match right {
+            Right::Publish => &self.publish_offer,
+            Right::Subscribe => &self.subscribe_offer,
+        }
+    }
+}
+
+/// A device key and for whom it acts or acted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// For whom.
+    pub wallet: Address,
+    /// Its end, Unix seconds; when it was revoked, the time of that block.
+    pub until: u64,
+    /// The wallet's generation in which it was authorized.
+    pub generation: u64,
+}
+
+/// A fee and the one that follows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Fee {
+    pub(super) amount: u128,
+    pub(super) next: u128,
+    pub(super) next_from: u64,
+}
+
+impl Fee {
+    pub(super) const fn at(&self, now: u64) -> u128 {
+        if now < self.next_from { self.amount } else { self.next }
+    }
+}
+
+/// Number of one registration of one topic, below 2^31.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Slot(NonZeroU32);
+
+impl Slot {
+    pub(super) const FIRST: Self = Self(NonZeroU32::MIN);
+
+    /// The next one, until 2^31 are used up.
+    pub(super) fn next(self) -> Option<Self> {
+        self.0.checked_add(1).filter(|next| next.get() < 1 << 31).map(Self)
+    }
+
+    const fn with(self, right: Right) -> SlotRight {
+        SlotRight(
+            self.0
+                .saturating_mul(NonZeroU32::new(2).expect("two is not zero"))
+                .saturating_add(right as u32),
+        )
+    }
+}
+
+/// A slot and a right in one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SlotRight(NonZeroU32);
+
+impl SlotRight {
+    pub(super) fn slot(self) -> Option<Slot> {
+        NonZeroU32::new(self.0.get() / 2).map(Slot)
+    }
+
+    pub(super) const fn right(self) -> Right {
+        if self.0.get() % 2 == Right::Publish as u32 { Right::Publish } else { Right::Subscribe }
+    }
+}
+
+/// One grant: 32 octets, and as much when it is one of none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Grant {
+    pub(super) key: SlotRight,
+    pub(super) wallet: Address,
+    pub(super) until: u64,
+}
+
+impl Grant {
+    pub(super) const fn new(topic: &Topic, wallet: Address, right: Right, until: u64) -> Self {
+        Self { key: topic.slot.with(right), wallet, until }
+    }
+}
+
+impl Entry for Grant {
+    #[inline]
+    fn hash(&self) -> u64 {
+        stranger_hash(self.key.0, self.wallet)
+    }
+
+    #[inline]
+    fn is_same(&self, other: &Self) -> bool {
+        self.key == other.key && self.wallet == other.wallet
+    }
+}
+
+/// A wallet that something is said about on one topic: that it is blocked, that it manages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) slot: Slot,
+    pub(super) wallet: Address,
+}
+
+impl Entry for Mark {
+    #[inline]
+    fn hash(&self) -> u64 {
+        stranger_hash(self.slot.0, self.wallet)
+    }
+
+    #[inline]
+    fn is_same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+/// What is known of an address beyond single topics, as a wallet and as a device key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Party {
+    pub(super) address: Address,
+    /// End of its ban, 0 if there is none.
+    pub(super) banned_until: u64,
+    /// Tokens it issued before are worthless.
+    pub(super) tokens_valid_from: u64,
+    /// Device keys of earlier generations are dead.
+    pub(super) generation: u64,
+    /// For whom it acts as a device key, or acted.
+    pub(super) device: Option<Device>,
+}
+
+impl Party {
+    pub(super) const fn new(address: Address) -> Self {
+        Self { address, banned_until: 0, tokens_valid_from: 0, generation: 0, device: None }
+    }
+}
+
+impl Entry for Party {
+    #[inline]
+    fn hash(&self) -> u64 {
+        stranger_hash(NonZeroU32::MIN, self.address)
+    }
+
+    #[inline]
+    fn is_same(&self, other: &Self) -> bool {
+        self.address == other.address
+    }
+}
+
+/// A topic under its id.
+#[derive(Debug, Clone)]
+pub(super) struct ById(pub(super) Arc<Topic>);
+
+impl Entry for ById {
+    #[inline]
+    fn hash(&self) -> u64 {
+        id_hash(self.0.id)
+    }
+
+    #[inline]
+    fn is_same(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+/// An id is a hash already.
+pub(super) fn id_hash(id: B256) -> u64 {
+    id.0.first_chunk().map_or(0, |octets| u64::from_be_bytes(*octets))
+}
+
+/// A topic under its name.
+#[derive(Debug, Clone)]
+pub(super) struct ByName {
+    pub(super) hash: u64,
+    pub(super) topic: Arc<Topic>,
+}
+
+impl Entry for ByName {
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    #[inline]
+    fn is_same(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.topic.name == other.topic.name
+    }
+}

@@ -1,0 +1,233 @@
+//! What one state says to one question. See [`View`](crate::View) for how two states are joined.
+
+use alloy_primitives::Address;
+use flytrap_mqtt::topic::{intersects_branch, literal_prefix};
+
+use super::names::{Shape, is_in_own_branch};
+use super::{Registry, Topic, is_marked};
+use crate::{Basis, Denial, OfferMode, Options, Principal, Reach, Right, Ungoverned, Wildcards};
+
+/// The most registered topics that are looked at to judge one wildcard filter.
+pub(crate) const MOST_TOPICS_PER_FILTER: usize = 10_000;
+
+/// What is allowed, on what and until when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Verdict<'a> {
+    pub(crate) topic: Option<&'a Topic>,
+    pub(crate) basis: Basis,
+    pub(crate) until: u64,
+}
+
+/// How far a filter may reach, what governs its start, and when to ask again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FilterVerdict<'a> {
+    pub(crate) reach: Reach,
+    pub(crate) topic: Option<&'a Topic>,
+    pub(crate) until: u64,
+}
+
+impl Registry {
+    /// Is the principal who it was? Bans and ends of device keys and tokens, but not the token's own end.
+    #[inline]
+    pub(crate) fn stands(&self, who: &Principal, now: u64) -> Result<u64, Denial> {
+        let wallet = self.party(who.wallet);
+        if let Some(party) = wallet
+            && now < party.banned_until
+        {
+            return Err(Denial::Banned { until: party.banned_until });
+        }
+        if who.key != who.wallet {
+            return self.stands_by_device(who, now);
+        }
+        let Some(party) = wallet else { return Ok(u64::MAX) };
+        if let Some(device) = &party.device {
+            let is_live = self.is_live(device, now);
+            return Err(if is_live { Denial::KeyIsDevice } else { Denial::DeviceEnded });
+        }
+        if who.credential.issued_at < party.tokens_valid_from {
+            return Err(Denial::TokenInvalidated);
+        }
+        Ok(u64::MAX)
+    }
+
+    fn stands_by_device(&self, who: &Principal, now: u64) -> Result<u64, Denial> {
+        let key = self.party(who.key).ok_or(Denial::DeviceEnded)?;
+        if now < key.banned_until {
+            return Err(Denial::Banned { until: key.banned_until });
+        }
+        match &key.device {
+            Some(device) if device.wallet == who.wallet && self.is_live(device, now) => {
+                Ok(device.until)
+            }
+            _ => Err(Denial::DeviceEnded),
+        }
+    }
+
+    /// May the principal use the name? It has been looked at already: `shape` is the name's.
+    #[inline]
+    pub(crate) fn judge(
+        &self,
+        who: &Principal,
+        right: Right,
+        is_retained: bool,
+        (name, shape): (&str, Shape),
+        now: u64,
+        ungoverned: Ungoverned,
+    ) -> Result<Verdict<'_>, Denial> {
+        let Some(topic) = self.governing(name) else {
+            return match ungoverned {
+                Ungoverned::Deny => Err(Denial::Ungoverned),
+                Ungoverned::Allow => {
+                    Ok(Verdict { topic: None, basis: Basis::Ungoverned, until: u64::MAX })
+                }
+            };
+        };
+        // Octet by octet `secret/x/` is below `secret/x`, yet brokers and people take one for the other.
+        if shape.has_empty_level {
+            return Err(Denial::EmptyLevel);
+        }
+        let (basis, until) = self.right_on(topic, who.wallet, right, now)?;
+        if topic.traits.own_branch && !is_in_own_branch(name, &topic.name, who.key) {
+            return Err(Denial::OtherBranch { topic_id: topic.id });
+        }
+        if is_retained && !topic.traits.retain {
+            return Err(Denial::RetainNotAllowed { topic_id: topic.id });
+        }
+        Ok(Verdict { topic: Some(topic), basis, until })
+    }
+
+    /// The right of a wallet on a topic, whatever the name: the owner has both; a block beats everything else.
+    #[inline]
+    fn right_on(
+        &self,
+        topic: &Topic,
+        wallet: Address,
+        right: Right,
+        now: u64,
+    ) -> Result<(Basis, u64), Denial> {
+        let topic_id = topic.id;
+        if topic.owner == wallet {
+            return Ok((Basis::Owner, u64::MAX));
+        }
+        if is_marked(&self.blocks, topic, wallet) {
+            return Err(Denial::Blocked { topic_id });
+        }
+        let offer = topic.offer(right);
+        if offer.mode == OfferMode::Public {
+            return Ok((Basis::Public, u64::MAX));
+        }
+        let granted = self.granted_until(topic, wallet, right);
+        if let Some(until) = granted
+            && now < until
+        {
+            return Ok((Basis::Grant, until));
+        }
+        let price_hint =
+            (offer.mode == OfferMode::Priced).then_some((offer.price_wei, offer.period));
+        Err(match granted {
+            Some(until) => Denial::GrantEnded { topic_id, until, price_hint },
+            None => Denial::NoGrant { topic_id, price_hint },
+        })
+    }
+
+    /// May the principal subscribe to this filter with wildcards (without `$share/<group>/`)?
+    pub(crate) fn judge_filter(
+        &self,
+        who: &Principal,
+        filter: &str,
+        now: u64,
+        options: Options,
+    ) -> Result<FilterVerdict<'_>, Denial> {
+        let asked = Asked { who, filter, prefix: literal_prefix(filter), now };
+        let topic = self.governing(asked.prefix);
+        if topic.is_some() && Shape::of(filter).has_empty_level {
+            return Err(Denial::EmptyLevel);
+        }
+        let denial = match self.covers(&asked, topic, options.ungoverned) {
+            Ok(until) => return Ok(FilterVerdict { reach: Reach::Covered, topic, until }),
+            Err(denial) => denial,
+        };
+        match options.wildcards {
+            Wildcards::Covered => Err(denial),
+            Wildcards::Narrow => {
+                let until = self.touches(&asked, topic, options.ungoverned, denial)?;
+                Ok(FilterVerdict { reach: Reach::Narrowed, topic, until })
+            }
+        }
+    }
+
+    /// Every name that the filter can match may be read; answers until when.
+    fn covers(
+        &self,
+        asked: &Asked<'_>,
+        governing: Option<&Topic>,
+        ungoverned: Ungoverned,
+    ) -> Result<u64, Denial> {
+        if governing.is_none() && ungoverned == Ungoverned::Deny {
+            return Err(Denial::Ungoverned);
+        }
+        let mut until = u64::MAX;
+        for topic in governing.into_iter().map(Ok).chain(self.meeting(asked)) {
+            let topic = topic?;
+            let (_, ends) = self.right_on(topic, asked.who.wallet, Right::Subscribe, asked.now)?;
+            if topic.traits.own_branch
+                && !is_in_own_branch(asked.prefix, &topic.name, asked.who.key)
+            {
+                return Err(Denial::OtherBranch { topic_id: topic.id });
+            }
+            until = until.min(ends);
+        }
+        Ok(until)
+    }
+
+    /// Some name that the filter can match may be read; answers until when at least. `otherwise` is the denial if
+    /// none may.
+    fn touches(
+        &self,
+        asked: &Asked<'_>,
+        governing: Option<&Topic>,
+        ungoverned: Ungoverned,
+        otherwise: Denial,
+    ) -> Result<u64, Denial> {
+        if ungoverned == Ungoverned::Allow {
+            return Ok(u64::MAX);
+        }
+        for topic in governing.into_iter().map(Ok).chain(self.meeting(asked)) {
+            let topic = topic?;
+            let right = self.right_on(topic, asked.who.wallet, Right::Subscribe, asked.now);
+            let meets_own_branch = || {
+                let own = format!("{}/{:#x}", topic.name, asked.who.key);
+                intersects_branch(asked.filter, &own)
+            };
+            if let Ok((_, until)) = right
+                && (!topic.traits.own_branch || meets_own_branch())
+            {
+                return Ok(until);
+            }
+        }
+        Err(otherwise)
+    }
+
+    /// The topics below the filter's literal prefix whose branch it can match; an error in place of the first that
+    /// is one too many.
+    fn meeting(&self, asked: &Asked<'_>) -> impl Iterator<Item = Result<&Topic, Denial>> {
+        let filter = asked.filter;
+        // A filter that starts with an empty level matches nothing that can be registered.
+        let below = (!filter.starts_with('/')).then(|| self.topics_below(asked.prefix));
+        below.into_iter().flatten().enumerate().filter_map(move |(seen, topic)| {
+            if seen >= MOST_TOPICS_PER_FILTER {
+                return Some(Err(Denial::FilterTooWide { most: MOST_TOPICS_PER_FILTER }));
+            }
+            intersects_branch(filter, &topic.name).then_some(Ok(topic))
+        })
+    }
+}
+
+/// A question about a filter.
+struct Asked<'a> {
+    who: &'a Principal,
+    filter: &'a str,
+    /// What comes before its first wildcard, in whole levels.
+    prefix: &'a str,
+    now: u64,
+}

@@ -1,0 +1,226 @@
+//! Names: which the contracts can register, their ids, their prefixes, and the branch of a key.
+
+use std::hash::{DefaultHasher, Hasher};
+
+use alloy_primitives::{Address, B256, Keccak256, U256};
+
+/// The most octets of a name that can be registered.
+pub(crate) const MAX_NAME_OCTETS: usize = 256;
+/// The most levels of a name that can be registered.
+pub(crate) const MAX_NAME_LEVELS: usize = 16;
+
+/// Whether the contracts let this name be registered: visible ASCII without `+` and `#`, no leading `$`, no empty
+/// level, within the limits.
+pub(crate) fn is_registrable(name: &str) -> bool {
+    (1..=MAX_NAME_OCTETS).contains(&name.len())
+        && !name.starts_with('$')
+        && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'+' && octet != b'#')
+        && name.split('/').all(|level| !level.is_empty())
+        && name.split('/').count() <= MAX_NAME_LEVELS
+}
+
+/// The id of a topic: `keccak256(abi.encode(brokerId, name))`.
+#[must_use]
+pub fn topic_id(broker_id: U256, name: &str) -> B256 {
+    let mut hasher = Keccak256::new();
+    hasher.update(broker_id.to_be_bytes::<32>());
+    hasher.update(U256::from(64).to_be_bytes::<32>());
+    hasher.update(U256::from(name.len()).to_be_bytes::<32>());
+    hasher.update(name);
+    hasher.update(&[0; 32][..name.len().next_multiple_of(32) - name.len()]);
+    hasher.finalize()
+}
+
+/// What can be seen of a name or filter by looking at its octets once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) has_wildcard: bool,
+    pub(crate) has_empty_level: bool,
+}
+
+impl Shape {
+    #[inline]
+    pub(crate) fn of(name: &str) -> Self {
+        let mut shape = Self::default();
+        let mut before = b'/';
+        for octet in name.bytes() {
+            shape.has_wildcard |= octet == b'+' || octet == b'#';
+            shape.has_empty_level |= octet == b'/' && before == b'/';
+            before = octet;
+        }
+        shape.has_empty_level |= before == b'/';
+        shape
+    }
+}
+
+/// The prefixes of whole levels of a name, shortest first, each with its hash; as far as one could be registered.
+pub(crate) struct Prefixes<'a> {
+    name: &'a str,
+    /// Where the next level starts.
+    next: usize,
+    levels: usize,
+    hasher: DefaultHasher,
+}
+
+impl<'a> Prefixes<'a> {
+    #[inline]
+    pub(crate) fn of(name: &'a str) -> Self {
+        // Names come from strangers, at the price of a transaction: the hasher is SipHash, and is fed level by
+        // level so that all prefixes together cost one pass.
+        Self { name, next: 0, levels: 0, hasher: DefaultHasher::new() }
+    }
+}
+
+impl<'a> Iterator for Prefixes<'a> {
+    type Item = (&'a str, u64);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.name.as_bytes().get(self.next..)?;
+        let octets = rest.iter().position(|&octet| octet == b'/').unwrap_or(rest.len());
+        let end = self.next + octets;
+        // From an empty level on nothing can be registered.
+        if octets == 0 || self.levels == MAX_NAME_LEVELS || end > MAX_NAME_OCTETS {
+            return None;
+        }
+        self.hasher.write(&rest[..octets]);
+        self.hasher.write_u8(b'/');
+        self.levels += 1;
+        self.next = end + 1;
+        Some((&self.name[..end], self.hasher.finish()))
+    }
+}
+
+/// Hash under which a registrable name is found by its [`Prefixes`].
+pub(crate) fn name_hash(name: &str) -> u64 {
+    Prefixes::of(name).last().map_or(0, |(_, hash)| hash)
+}
+
+/// Whether `name` is `<topic>/<key, lower case>` or below.
+pub(crate) fn is_in_own_branch(name: &str, topic: &str, key: Address) -> bool {
+    let Some(rest) = name.strip_prefix(topic).and_then(|rest| rest.strip_prefix("/0x")) else {
+        return false;
+    };
+    let Some((hex, below)) = rest.as_bytes().split_at_checked(40) else { return false };
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    let is_key = key
+        .iter()
+        .zip(hex.chunks_exact(2))
+        .all(|(octet, pair)| pair == [digit(octet >> 4), digit(octet & 15)]);
+    is_key && (below.is_empty() || below[0] == b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::{address, hex, keccak256};
+
+    use super::*;
+
+    #[test]
+    fn what_the_contracts_refuse_is_not_registrable() {
+        let deepest = ["a"; MAX_NAME_LEVELS].join("/");
+        let longest = "a".repeat(MAX_NAME_OCTETS);
+        for name in ["a", "a/b", "a$", "a/$b", "!~", "0xAb/c", &deepest, &longest] {
+            assert!(is_registrable(name), "{name:?}");
+        }
+        let (deeper, longer) = (format!("{deepest}/a"), format!("{longest}a"));
+        for name in [
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            "+",
+            "a/+",
+            "#",
+            "a/#",
+            "a+",
+            "$SYS",
+            "$share/g/a",
+            "a b",
+            "a\u{7F}",
+            "é",
+            "a\n",
+            &deeper,
+            &longer,
+        ] {
+            assert!(!is_registrable(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn topic_ids_are_those_of_abi_encode() {
+        for (broker_id, name) in
+            [(0_u64, "a"), (7, "hospital/w1/hr"), (1, &"x".repeat(32)), (2, &"y".repeat(33))]
+        {
+            let mut encoded = U256::from(broker_id).to_be_bytes_vec();
+            encoded
+                .extend(hex!("0000000000000000000000000000000000000000000000000000000000000040"));
+            encoded.extend(U256::from(name.len()).to_be_bytes_vec());
+            encoded.extend(name.as_bytes());
+            while !encoded.len().is_multiple_of(32) {
+                encoded.push(0);
+            }
+            assert_eq!(topic_id(U256::from(broker_id), name), keccak256(encoded));
+        }
+    }
+
+    #[test]
+    fn prefixes_end_at_the_first_empty_level_and_at_the_limits() {
+        let of =
+            |name: &'static str| Prefixes::of(name).map(|(prefix, _)| prefix).collect::<Vec<_>>();
+        assert_eq!(of("a/bc/d"), ["a", "a/bc", "a/bc/d"]);
+        assert_eq!(of("a/é/d"), ["a", "a/é", "a/é/d"]);
+        assert_eq!(of("a/b/"), ["a", "a/b"]);
+        assert_eq!(of("a//b"), ["a"]);
+        assert_eq!(of("/a"), [""; 0]);
+        assert_eq!(of(""), [""; 0]);
+        assert_eq!(Prefixes::of(&"a/".repeat(30_000)).count(), MAX_NAME_LEVELS);
+        assert_eq!(Prefixes::of(&"a".repeat(MAX_NAME_OCTETS)).count(), 1);
+        assert_eq!(Prefixes::of(&"a".repeat(MAX_NAME_OCTETS + 1)).count(), 0);
+    }
+
+    #[test]
+    fn a_prefix_has_the_hash_of_the_name_it_is() {
+        for (prefix, hash) in Prefixes::of("a/b/cc/a") {
+            assert_eq!(hash, name_hash(prefix));
+        }
+        assert_ne!(name_hash("ab"), name_hash("a/b"));
+    }
+
+    #[test]
+    fn shapes_show_wildcards_and_every_empty_level() {
+        let shape = |has_wildcard, has_empty_level| Shape { has_wildcard, has_empty_level };
+        assert_eq!(Shape::of("a/b"), shape(false, false));
+        for name in ["/a", "a/", "a//b", "/", ""] {
+            assert_eq!(Shape::of(name), shape(false, true), "{name:?}");
+        }
+        for name in ["#", "a/+", "+/a", "x#"] {
+            assert_eq!(Shape::of(name), shape(true, false), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_own_branch_is_the_lower_case_address_as_a_whole_level() {
+        let key = address!("0x00aABBccDDeeFF00112233445566778899aAbBcC");
+        let own = "fleet/0x00aabbccddeeff00112233445566778899aabbcc";
+        assert!(is_in_own_branch(own, "fleet", key));
+        assert!(is_in_own_branch(&format!("{own}/x"), "fleet", key));
+        assert!(is_in_own_branch(&format!("{own}/é"), "fleet", key));
+        for other in [
+            "fleet",
+            "fleet/",
+            "fleet/0x",
+            &own[..own.len() - 1],
+            &format!("{own}0"),
+            &format!("{own}é"),
+            &own.to_uppercase(),
+            &own.replace("fleet", "fleet/x"),
+            &own.replace("aabb", "aAbb"),
+            &own.replace("fleet/", "fleetx"),
+        ] {
+            assert!(!is_in_own_branch(other, "fleet", key), "{other}");
+        }
+        assert!(!is_in_own_branch(own, "fleet", Address::ZERO));
+    }
+}

@@ -1,0 +1,291 @@
+//! A hash table whose snapshots are free: cloning copies one pointer, and a change after that copies the way to one
+//! leaf and leaves the rest shared.
+//!
+//! Two levels of 256 ways over the top 16 bits of the hash lead to small leaves with linear probing. With ten million
+//! entries of 32 octets that is three dependent reads and about 55 octets each; `imbl::HashMap` of the same entries
+//! took four times as long to read at that size (1.4 µs against 0.37 µs cold, 194 ns against 33 ns with 100 entries).
+
+use std::hash::{DefaultHasher, Hasher};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use alloy_primitives::Address;
+
+const WAYS: usize = 256;
+/// Leaves of a table.
+pub(crate) const LEAVES: u32 = 65_536;
+/// The longest walk over taken slots that a fuller leaf is allowed to cost.
+const PROBES: usize = 10;
+
+/// What a table holds.
+pub(crate) trait Entry: Clone {
+    /// Hash of the key, the same for ever.
+    fn hash(&self) -> u64;
+    /// Same key?
+    fn is_same(&self, other: &Self) -> bool;
+}
+
+type Leaf<E> = Arc<[Option<E>]>;
+
+#[derive(Debug, Clone)]
+struct Branch<E>([Option<Leaf<E>>; WAYS]);
+
+#[derive(Debug, Clone)]
+struct Root<E>([Option<Arc<Branch<E>>>; WAYS]);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Table<E> {
+    root: Arc<Root<E>>,
+    len: usize,
+}
+
+impl<E> Clone for Table<E> {
+    fn clone(&self) -> Self {
+        Self { root: Arc::clone(&self.root), len: self.len }
+    }
+}
+
+impl<E: Entry> Table<E> {
+    pub(crate) fn new() -> Self {
+        Self { root: Arc::new(Root([const { None }; WAYS])), len: 0 }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The entry with this hash that `is` the one.
+    #[inline]
+    pub(crate) fn get(&self, hash: u64, is: impl Fn(&E) -> bool) -> Option<&E> {
+        let (way, leaf) = place(hash);
+        let leaf = self.root.0[way].as_ref()?.0[leaf].as_ref()?;
+        match find(leaf, hash, is) {
+            Some((slot, true)) => leaf[slot].as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Puts an entry in the place of the one with the same key, if there is one, and answers whether it is new.
+    pub(crate) fn put(&mut self, entry: E) -> bool {
+        let hash = entry.hash();
+        let (way, at) = place(hash);
+        let branch = Arc::make_mut(&mut self.root).0[way]
+            .get_or_insert_with(|| Arc::new(Branch([const { None }; WAYS])));
+        let leaf = Arc::make_mut(branch).0[at].get_or_insert_with(|| Arc::from(vec![None; 2]));
+        let mut found = find(leaf, hash, |held| held.is_same(&entry));
+        // A long walk over a leaf that is nearly empty means equal hashes, which more room would not part.
+        while match found {
+            None => true,
+            Some((slot, taken)) => {
+                !taken && walked(hash, slot, leaf.len()) > PROBES && is_quarter_full(leaf)
+            }
+        } {
+            *leaf = rebuilt(leaf, leaf.len() + leaf.len() / 3 + 1, |_| true);
+            found = find(leaf, hash, |held| held.is_same(&entry));
+        }
+        let Some((slot, taken)) = found else { return false };
+        Arc::make_mut(leaf)[slot] = Some(entry);
+        self.len += usize::from(!taken);
+        !taken
+    }
+
+    /// Takes an entry out, and answers whether it was there.
+    pub(crate) fn remove(&mut self, hash: u64, is: impl Fn(&E) -> bool) -> bool {
+        if self.get(hash, &is).is_none() {
+            return false;
+        }
+        let (way, at) = place(hash);
+        let Some(branch) = &mut Arc::make_mut(&mut self.root).0[way] else { return false };
+        let Some(leaf) = &mut Arc::make_mut(branch).0[at] else { return false };
+        *leaf = rebuilt(leaf, leaf.len(), |held| held.hash() != hash || !is(held));
+        self.len -= 1;
+        true
+    }
+
+    /// Drops the entries of one of the [`LEAVES`] that are dead; copies nothing if none is.
+    pub(crate) fn sweep(&mut self, leaf: u32, is_dead: impl Fn(&E) -> bool) {
+        let (way, at) = place(u64::from(leaf) << 48);
+        let Some(found) = self.root.0[way].as_ref().and_then(|branch| branch.0[at].as_ref()) else {
+            return;
+        };
+        let dead = found.iter().flatten().filter(|entry| is_dead(entry)).count();
+        if dead == 0 {
+            return;
+        }
+        let left = found.iter().flatten().count() - dead;
+        let swept =
+            (left > 0).then(|| rebuilt(found, left + left / 3 + 1, |entry| !is_dead(entry)));
+        if let Some(branch) = &mut Arc::make_mut(&mut self.root).0[way] {
+            Arc::make_mut(branch).0[at] = swept;
+        }
+        self.len -= dead;
+    }
+
+    /// All entries, in no order that means anything.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &E> {
+        let branches = self.root.0.iter().flatten();
+        branches.flat_map(|branch| branch.0.iter().flatten()).flat_map(|leaf| leaf.iter().flatten())
+    }
+}
+
+/// Branch and leaf of a hash.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "both are eight bits")]
+const fn place(hash: u64) -> (usize, usize) {
+    ((hash >> 56) as usize, (hash >> 48) as usize & (WAYS - 1))
+}
+
+/// Where in a leaf of `slots` the walk for a hash starts.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "it is less than `slots`")]
+const fn start(hash: u64, slots: usize) -> usize {
+    (((hash & 0xFFFF_FFFF) * slots as u64) >> 32) as usize
+}
+
+/// Where the entry is (true), or where it would go (false); `None` if it is not there and the leaf is full.
+#[inline]
+fn find<E>(leaf: &[Option<E>], hash: u64, is: impl Fn(&E) -> bool) -> Option<(usize, bool)> {
+    let mut slot = start(hash, leaf.len());
+    for _ in 0..leaf.len() {
+        match &leaf[slot] {
+            None => return Some((slot, false)),
+            Some(entry) if is(entry) => return Some((slot, true)),
+            Some(_) => slot = if slot + 1 == leaf.len() { 0 } else { slot + 1 },
+        }
+    }
+    None
+}
+
+const fn walked(hash: u64, slot: usize, slots: usize) -> usize {
+    let start = start(hash, slots);
+    if slot >= start { slot - start } else { slot + slots - start }
+}
+
+fn is_quarter_full<E>(leaf: &[Option<E>]) -> bool {
+    leaf.iter().flatten().count() * 4 >= leaf.len()
+}
+
+/// The entries to keep, in a leaf of `slots`, which are more than they are.
+fn rebuilt<E: Entry>(leaf: &[Option<E>], slots: usize, keep: impl Fn(&E) -> bool) -> Leaf<E> {
+    let mut room: Vec<Option<E>> = vec![None; slots];
+    for entry in leaf.iter().flatten().filter(|entry| keep(entry)) {
+        if let Some((slot, _)) = find(&room, entry.hash(), |_| false) {
+            room[slot] = Some(entry.clone());
+        }
+    }
+    Arc::from(room)
+}
+
+/// Hash of a number and an address.
+///
+/// Strangers choose addresses, so it is SipHash: keys that share a hash must be found by trying, and all that they
+/// gain an attacker, for the price of as many transactions, is a longer walk within one leaf. Its keys are fixed,
+/// which keeps the crate free of randomness.
+#[inline]
+pub(crate) fn stranger_hash(number: NonZeroU32, address: Address) -> u64 {
+    let mut octets = [0; 24];
+    octets[..20].copy_from_slice(address.as_slice());
+    octets[20..].copy_from_slice(&number.get().to_le_bytes());
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&octets);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Keys of which many share a leaf, a slot, or their whole hash.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    struct Pair(u16, u32);
+
+    impl Entry for Pair {
+        fn hash(&self) -> u64 {
+            hash_of(self.0)
+        }
+        fn is_same(&self, other: &Self) -> bool {
+            self.0 == other.0
+        }
+    }
+
+    fn hash_of(key: u16) -> u64 {
+        match key % 4 {
+            0 => 7,
+            1 => u64::from(key) << 20,
+            2 => u64::from(key) << 48,
+            _ => stranger_hash(NonZeroU32::MIN.saturating_add(key.into()), Address::ZERO),
+        }
+    }
+
+    fn contents(table: &Table<Pair>) -> BTreeMap<u16, u32> {
+        let all: BTreeMap<u16, u32> = table.iter().map(|pair| (pair.0, pair.1)).collect();
+        assert_eq!(all.len(), table.len());
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_map_and_never_changes_a_snapshot(
+            steps in prop::collection::vec((0..5_u8, 0..400_u16, any::<u32>()), 1..600),
+        ) {
+            let mut table = Table::new();
+            let mut model = BTreeMap::new();
+            let mut kept = Vec::new();
+            for (step, key, value) in steps {
+                match step {
+                    0..3 => prop_assert_eq!(
+                        table.put(Pair(key, value)),
+                        model.insert(key, value).is_none()
+                    ),
+                    3 => prop_assert_eq!(
+                        table.remove(hash_of(key), |pair| pair.0 == key),
+                        model.remove(&key).is_some()
+                    ),
+                    _ => kept.push((table.clone(), model.clone())),
+                }
+                let found = table.get(hash_of(key), |pair| pair.0 == key).map(|pair| pair.1);
+                prop_assert_eq!(found, model.get(&key).copied());
+            }
+            kept.push((table, model));
+            for (table, model) in kept {
+                prop_assert_eq!(contents(&table), model);
+            }
+        }
+    }
+
+    #[test]
+    fn sweeping_every_leaf_drops_the_dead_and_nothing_else() {
+        let mut table = Table::new();
+        for key in 0..2_000 {
+            table.put(Pair(key, 1));
+        }
+        let before = table.clone();
+        for leaf in 0..LEAVES {
+            table.sweep(leaf, |pair| pair.0 % 3 == 0);
+        }
+        assert!(contents(&table).keys().all(|key| key % 3 != 0));
+        assert_eq!(table.len(), 2_000 - 667);
+        assert_eq!(before.len(), 2_000);
+        assert_eq!(contents(&before).len(), 2_000);
+    }
+
+    #[test]
+    fn keys_of_one_hash_do_not_make_a_leaf_grow_without_end() {
+        let mut table = Table::new();
+        for key in (0..4_000).step_by(4) {
+            table.put(Pair(key, 0));
+        }
+        let (way, at) = place(7);
+        let slots = table.root.0[way].as_ref().unwrap().0[at].as_ref().unwrap().len();
+        assert!((1_000..5_400).contains(&slots), "{slots} slots for 1,000 entries");
+    }
+}
