@@ -53,6 +53,7 @@ build: rust ## the programs, for development
 	@script/step "building" cargo build --locked --workspace --bins
 
 abi: node_modules/.ready dotenv ## write the contracts' interfaces to abi/
+	@script/step "contracts" $(call foundry,forge) build
 	@script/abi
 
 format: rust node_modules/.ready ## format Rust and Solidity
