@@ -113,3 +113,94 @@ impl AlertFolder {
         self.overflowed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: FoldLimit = FoldLimit { keys: 8, per_wallet: 3, gather: 10 };
+    const REFUSED: AlertKind = AlertKind::PublishRefused;
+
+    fn wallet(number: u8) -> Address {
+        Address::repeat_byte(number)
+    }
+
+    fn topic(number: u8) -> B256 {
+        B256::repeat_byte(number)
+    }
+
+    #[test]
+    fn equal_happenings_become_one_alert_with_count_and_span() {
+        let mut folder = AlertFolder::new(LIMIT);
+        for at in [100, 105, 103] {
+            folder.note(REFUSED, wallet(1), topic(1), at);
+        }
+        folder.note(AlertKind::SubscribeRefused, wallet(1), topic(1), 104);
+        folder.note(REFUSED, wallet(1), topic(2), 104);
+        let alerts = folder.drain(1_000, 10);
+        let first = Alert {
+            kind: REFUSED,
+            wallet: wallet(1),
+            topic_id: topic(1),
+            count: 3,
+            first_at: 100,
+            last_at: 105,
+        };
+        assert_eq!(alerts[0], first);
+        assert_eq!(alerts.len(), 3);
+        assert!(folder.is_empty());
+    }
+
+    #[test]
+    fn an_alert_gathers_before_it_is_drained() {
+        let mut folder = AlertFolder::new(LIMIT);
+        folder.note(REFUSED, wallet(1), topic(1), 100);
+        assert_eq!(folder.drain(109, 10), []);
+        assert_eq!(folder.drain(110, 10).len(), 1);
+        assert_eq!(folder.drain(110, 10), []);
+    }
+
+    #[test]
+    fn draining_takes_the_oldest_first_and_no_more_than_asked_for() {
+        let mut folder = AlertFolder::new(LIMIT);
+        for (number, at) in [(1, 30), (2, 10), (3, 20)] {
+            folder.note(REFUSED, wallet(number), topic(1), at);
+        }
+        let first_at =
+            |alerts: Vec<Alert>| alerts.iter().map(|alert| alert.first_at).collect::<Vec<_>>();
+        assert_eq!(folder.drain(1_000, 0), []);
+        assert_eq!(first_at(folder.drain(1_000, 2)), [10, 20]);
+        assert_eq!(first_at(folder.drain(1_000, 2)), [30]);
+    }
+
+    #[test]
+    fn neither_one_wallet_nor_many_can_fill_more_than_the_limit() {
+        let mut folder = AlertFolder::new(LIMIT);
+        for number in 0..10 {
+            folder.note(REFUSED, wallet(1), topic(number), 1);
+        }
+        assert_eq!((folder.len(), folder.overflowed()), (3, 7));
+        for number in 2..20 {
+            folder.note(REFUSED, wallet(number), topic(1), 1);
+        }
+        assert_eq!((folder.len(), folder.overflowed()), (8, 7 + 13));
+        // What is open already is folded on.
+        folder.note(REFUSED, wallet(1), topic(0), 2);
+        assert_eq!(folder.overflowed(), 20);
+        assert_eq!(folder.drain(1_000, 1)[0].count, 2);
+        folder.note(REFUSED, wallet(1), topic(9), 2);
+        assert_eq!((folder.len(), folder.overflowed()), (8, 20));
+    }
+
+    #[test]
+    fn counts_and_times_do_not_wrap() {
+        let mut folder = AlertFolder::new(FoldLimit { gather: u64::MAX, ..LIMIT });
+        folder.note(REFUSED, wallet(1), topic(1), u64::MAX - 1);
+        if let Some(alert) = folder.open.values_mut().next() {
+            alert.count = u32::MAX;
+        }
+        folder.note(REFUSED, wallet(1), topic(1), u64::MAX);
+        let alerts = folder.drain(u64::MAX, 1);
+        assert_eq!((alerts[0].count, alerts[0].last_at), (u32::MAX, u64::MAX));
+    }
+}

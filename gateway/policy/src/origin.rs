@@ -193,3 +193,193 @@ impl BanLedger {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const TICK: Duration = Duration::from_millis(1);
+    const LIMIT: BanLimit = BanLimit { failures: 5, duration: MINUTE, tracked: 64 };
+
+    fn origin(number: u32) -> Origin {
+        Origin::from(IpAddr::from(number.to_be_bytes()))
+    }
+
+    fn fail(ledger: &mut BanLedger, origin: Origin, times: usize, now: Instant) -> Vec<Instant> {
+        (0..times).filter_map(|_| ledger.record_failure(origin, now)).collect()
+    }
+
+    /// A23
+    #[test]
+    fn the_sixth_consecutive_failure_bans_the_origin_for_the_configured_time() {
+        let (mut ledger, start) = (BanLedger::new(LIMIT), Instant::now());
+        let here = origin(1);
+        assert_eq!(fail(&mut ledger, here, 5, start), []);
+        assert!(!ledger.is_banned(here, start));
+        assert_eq!(ledger.record_failure(here, start), Some(start + MINUTE));
+        assert!(ledger.is_banned(here, start + MINUTE - TICK));
+        assert!(!ledger.is_banned(here, start + MINUTE));
+        assert!(!ledger.is_banned(origin(2), start));
+    }
+
+    /// A23
+    #[test]
+    fn a_success_starts_the_count_anew() {
+        let (mut ledger, start) = (BanLedger::new(LIMIT), Instant::now());
+        let here = origin(1);
+        for _ in 0..3 {
+            assert_eq!(fail(&mut ledger, here, 5, start), []);
+            ledger.record_success(here);
+        }
+        assert_eq!(fail(&mut ledger, here, 6, start).len(), 1);
+    }
+
+    /// A23
+    #[test]
+    fn of_parallel_failures_exactly_one_begins_the_ban() {
+        let (mut ledger, start) = (BanLedger::new(LIMIT), Instant::now());
+        assert_eq!(fail(&mut ledger, origin(1), 33, start), [start + MINUTE]);
+        assert_eq!(ledger.banned_until(origin(1), start), Some(start + MINUTE));
+    }
+
+    /// A25: a proof that is let through a ban does not open the door to the others behind it.
+    #[test]
+    fn a_success_during_a_ban_leaves_the_ban_and_starts_the_count_anew() {
+        let (mut ledger, start) = (BanLedger::new(LIMIT), Instant::now());
+        let here = origin(1);
+        fail(&mut ledger, here, 6, start);
+        ledger.record_success(here);
+        assert!(ledger.is_banned(here, start + MINUTE - TICK));
+        assert_eq!(fail(&mut ledger, here, 5, start + MINUTE), []);
+        assert_eq!(fail(&mut ledger, here, 1, start + MINUTE).len(), 1);
+    }
+
+    /// A27
+    #[test]
+    fn the_next_failure_after_a_ban_bans_again() {
+        let (mut ledger, start) = (BanLedger::new(LIMIT), Instant::now());
+        let here = origin(1);
+        fail(&mut ledger, here, 6, start);
+        let mut now = start;
+        for _ in 0..10 {
+            now += MINUTE;
+            assert!(!ledger.is_banned(here, now));
+            assert_eq!(ledger.record_failure(here, now), Some(now + MINUTE));
+        }
+    }
+
+    /// A27, D17
+    #[test]
+    fn a_flood_of_origins_stays_bounded_and_frees_no_banned_one() {
+        let (mut ledger, start) = (BanLedger::new(LIMIT), Instant::now());
+        fail(&mut ledger, origin(0), 6, start);
+        fail(&mut ledger, origin(1), 5, start);
+        for number in 2..100_000 {
+            assert_eq!(ledger.record_failure(origin(number), start), None);
+            assert!(ledger.len() <= LIMIT.tracked);
+        }
+        assert!(ledger.is_banned(origin(0), start));
+        assert_eq!(ledger.untracked(), 0);
+        // The one that had been idle the longest was forgotten.
+        assert_eq!(fail(&mut ledger, origin(1), 5, start), []);
+    }
+
+    /// A27
+    #[test]
+    fn when_every_place_is_banned_further_failures_are_only_counted() {
+        let (mut ledger, start) = (BanLedger::new(LIMIT), Instant::now());
+        for number in 0..64 {
+            assert_eq!(fail(&mut ledger, origin(number), 6, start).len(), 1);
+        }
+        assert_eq!(fail(&mut ledger, origin(64), 20, start), []);
+        assert_eq!((ledger.len(), ledger.untracked()), (64, 20));
+        assert!((0..64).all(|number| ledger.is_banned(origin(number), start)));
+        // Bans that have ended make room.
+        assert_eq!(fail(&mut ledger, origin(64), 6, start + MINUTE).len(), 1);
+        assert_eq!(ledger.len(), 64);
+    }
+
+    /// A09
+    #[test]
+    fn mapped_addresses_are_ipv4_and_ipv6_counts_by_64() {
+        let of = |text: &str| Origin::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+        assert_ne!(of("::192.0.2.7"), of("192.0.2.7"));
+    }
+
+    #[test]
+    fn pseudonyms_differ_by_secret_and_origin() {
+        let (here, there) = (origin(1), origin(2));
+        let (one, other) = ([1; 32], [2; 32]);
+        assert_eq!(here.pseudonym(&one), here.pseudonym(&one));
+        assert_ne!(here.pseudonym(&one), here.pseudonym(&other));
+        assert_ne!(here.pseudonym(&one), there.pseudonym(&one));
+        let mut octets = one.to_vec();
+        octets.extend(b"FlyTrap origin");
+        octets.extend([0, 0, 0, 1]);
+        assert_eq!(here.pseudonym(&one), alloy_primitives::keccak256(octets));
+    }
+
+    /// What happened, all of it, gone through for each question.
+    struct Naive {
+        limit: BanLimit,
+        happened: Vec<(Origin, bool, Instant)>,
+    }
+
+    impl Naive {
+        /// Failures in a row and the end of the ban that the last of them began or met.
+        fn state(&self, of: Origin) -> (u32, Option<Instant>) {
+            let mine = self.happened.iter().filter(|(origin, ..)| *origin == of);
+            mine.fold((0, None), |(failures, until), &(_, is_success, at)| {
+                let is_banned = until.is_some_and(|until| at < until);
+                match (is_success, is_banned) {
+                    (true, _) => (0, until),
+                    (false, true) => (failures, until),
+                    (false, false) if failures == self.limit.failures => {
+                        (failures, Some(at + self.limit.duration))
+                    }
+                    (false, false) => (failures + 1, until),
+                }
+            })
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_ledger_is_that_of_the_whole_history(
+            steps in prop::collection::vec((0..4_u32, 0..8_u8, 0..40_u64), 1..200),
+        ) {
+            let mut ledger = BanLedger::new(LIMIT);
+            let mut naive = Naive { limit: LIMIT, happened: Vec::new() };
+            let mut now = Instant::now();
+            for (number, what, seconds) in steps {
+                let here = origin(number);
+                match what {
+                    0 => {
+                        ledger.record_success(here);
+                        naive.happened.push((here, true, now));
+                    }
+                    1 => now += Duration::from_secs(seconds),
+                    _ => {
+                        let (_, before) = naive.state(here);
+                        naive.happened.push((here, false, now));
+                        let (_, after) = naive.state(here);
+                        let began = after.filter(|_| after != before);
+                        prop_assert_eq!(ledger.record_failure(here, now), began);
+                    }
+                }
+                for number in 0..4 {
+                    let (_, until) = naive.state(origin(number));
+                    let is_banned = until.is_some_and(|until| now < until);
+                    prop_assert_eq!(ledger.is_banned(origin(number), now), is_banned);
+                }
+            }
+        }
+    }
+}

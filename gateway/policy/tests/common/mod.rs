@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is a failure")]
 
+pub mod model;
+
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
