@@ -1,0 +1,154 @@
+//! Where the contracts are: `deployments/<chain id>.json`, as `script/Deploy.s.sol` writes it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use alloy::primitives::Address;
+use serde::{Deserialize, Serialize};
+
+/// One deployment of the four contracts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployment {
+    /// The chain they are on.
+    pub chain_id: u64,
+    /// The first block that may hold a log of theirs.
+    pub block: u64,
+    /// `IBrokerRegistry`.
+    pub broker_registry: Address,
+    /// `ITopicRegistry` and `IAccessMarket`, one contract.
+    pub topic_registry: Address,
+    /// `IDeviceRegistry`.
+    pub device_registry: Address,
+    /// `IAuditLog`.
+    pub audit_log: Address,
+}
+
+/// Why a deployment file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum DeploymentError {
+    /// It cannot be read.
+    #[error("deployment file {path}: {source}: deploy with `make deploy`, or correct the path", path = .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error(
+        "deployment file {path}: {source}; wanted {{\"chainId\", \"block\", \"brokerRegistry\", \"topicRegistry\", \
+         \"deviceRegistry\", \"auditLog\"}}: deploy again, or correct the file", path = .path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where it stopped making sense.
+        source: serde_json::Error,
+    },
+    /// Two contracts at one address, or one at zero.
+    #[error(
+        "deployment file {path}: `{field}` is {address}, which is zero or the address of another contract: deploy again, \
+         or correct the file", path = .path.display()
+    )]
+    WrongAddress {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// What stands there.
+        address: Address,
+    },
+}
+
+impl Deployment {
+    /// Reads a deployment file.
+    ///
+    /// # Errors
+    /// [`DeploymentError`] if it cannot be read, is no such file, or names an address twice.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, DeploymentError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| DeploymentError::Unreadable { path: path.into(), source })?;
+        let deployment: Self = serde_json::from_str(&text)
+            .map_err(|source| DeploymentError::Malformed { path: path.into(), source })?;
+        let addresses = deployment.addresses();
+        for (at, (field, address)) in addresses.iter().enumerate() {
+            if address.is_zero() || addresses[..at].iter().any(|(_, earlier)| earlier == address) {
+                return Err(DeploymentError::WrongAddress {
+                    path: path.into(),
+                    field,
+                    address: *address,
+                });
+            }
+        }
+        Ok(deployment)
+    }
+
+    /// The four contracts with the names of their fields.
+    pub(crate) const fn addresses(&self) -> [(&'static str, Address); 4] {
+        [
+            ("brokerRegistry", self.broker_registry),
+            ("topicRegistry", self.topic_registry),
+            ("deviceRegistry", self.device_registry),
+            ("auditLog", self.audit_log),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("31337.json");
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    fn text(audit_log: &str) -> String {
+        format!(
+            r#"{{"chainId":31337,"block":3,
+                "brokerRegistry":"0x0000000000000000000000000000000000000001",
+                "topicRegistry":"0x0000000000000000000000000000000000000002",
+                "deviceRegistry":"0x0000000000000000000000000000000000000003",
+                "auditLog":"{audit_log}"}}"#
+        )
+    }
+
+    #[test]
+    fn a_deployment_is_read_as_the_deploy_script_writes_it() {
+        let (_dir, path) = written(&text("0x0000000000000000000000000000000000000004"));
+        let deployment = Deployment::read(path).unwrap();
+        assert_eq!((deployment.chain_id, deployment.block), (31337, 3));
+        assert_eq!(deployment.audit_log, Address::with_last_byte(4));
+    }
+
+    #[test]
+    fn an_address_that_stands_twice_or_is_zero_is_refused_by_name() {
+        for wrong in [
+            "0x0000000000000000000000000000000000000001",
+            "0x0000000000000000000000000000000000000000",
+        ] {
+            let (_dir, path) = written(&text(wrong));
+            let error = Deployment::read(path).unwrap_err();
+            assert!(
+                matches!(error, DeploymentError::WrongAddress { field: "auditLog", .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_and_a_torn_file_are_told_apart() {
+        let (dir, path) = written("{\"chainId\":31337,");
+        assert!(matches!(Deployment::read(path), Err(DeploymentError::Malformed { .. })));
+        assert!(matches!(
+            Deployment::read(dir.path().join("1.json")),
+            Err(DeploymentError::Unreadable { .. })
+        ));
+    }
+}

@@ -1,0 +1,36 @@
+//! The chain side: what the contracts say becomes one view in memory, what the gateway has to say becomes transactions.
+//!
+//! Data runs two ways. In: [`Follower`] asks a node for blocks and logs, [`decode`] turns logs into
+//! [`flytrap_policy::Event`]s, the pure [`Chain`] puts them into order, undoes what a reorganisation orphaned, and each
+//! new state is published as an immutable [`flytrap_policy::View`]. Out: the gateway hands bans and alerts to a
+//! [`Submitter`], which keeps them in files until a transaction that carries them is buried deep enough; people's tools
+//! call the contracts through [`Wallet`]. [`history`] reads the past for auditors.
+//!
+//! No packet ever waits for anything in this crate: sessions read the last view, and [`ChainHealth`] says how old it is.
+
+pub mod bindings;
+mod chain;
+mod decode;
+mod deployment;
+mod follower;
+mod health;
+pub mod history;
+pub mod keys;
+pub mod revert;
+mod rpc;
+mod submitter;
+mod transact;
+pub mod wallet;
+
+pub use chain::{Block, Branch, Chain, ChainError, Header, Joined};
+pub use decode::{DecodeError, decode};
+pub use deployment::{Deployment, DeploymentError};
+pub use follower::{FollowError, Follower, FollowerConfig};
+pub use health::ChainHealth;
+pub use rpc::{Rpc, RpcError};
+pub use submitter::{
+    AlertRecord, Ban, BanSubject, Intent, IntentId, SubmitError, Submitter, SubmitterConfig,
+    SubmitterError, SubmitterHandle, SubmitterHealth,
+};
+pub use transact::{Done, TransactError};
+pub use wallet::{Wallet, WalletError};

@@ -1,0 +1,684 @@
+//! What people do with the contracts, as calls that end when the chain has taken them in.
+//!
+//! [`Contracts`] reads, [`Wallet`] also signs. Each change is estimated first, so that what a contract would refuse costs nothing and
+//! is told in a sentence; then it is signed, sent, and waited for under a deadline.
+
+use std::time::Duration;
+
+use alloy::{
+    primitives::{Address, B256, Bytes, U64, U256, aliases::U96},
+    sol,
+    sol_types::{Eip712Domain, SolCall, SolStruct, eip712_domain},
+};
+pub use flytrap_policy::topic_id;
+use flytrap_policy::{Event, NamingPolicy, Offer, OfferMode, Right, Traits};
+use serde_json::json;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
+use url::Url;
+
+use crate::{
+    Ban, Deployment,
+    bindings::{
+        IAccessMarket as market, IBrokerRegistry as broker, IDeviceRegistry as device,
+        ITopicRegistry as topic,
+    },
+    keys::Key,
+    rpc::Rpc,
+    transact::{self, Done, Draft, TransactError},
+};
+
+/// How long a transaction is waited for unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why a wallet call came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum WalletError {
+    /// The transaction did not happen.
+    #[error(transparent)]
+    Transact(#[from] TransactError),
+    /// The node is on another chain.
+    #[error(
+        "the node is on chain {found}, the deployment file is for chain {wanted}: correct the node's URL or the file"
+    )]
+    WrongChain {
+        /// The node's chain id.
+        found: u64,
+        /// The deployment's.
+        wanted: u64,
+    },
+    /// Nothing is at an address.
+    #[error(
+        "`{contract}` {address} has no code on chain {chain_id}: deploy with `make deploy`, or correct the address"
+    )]
+    NoCode {
+        /// Field of the deployment.
+        contract: &'static str,
+        /// Its value.
+        address: Address,
+        /// The chain.
+        chain_id: u64,
+    },
+    /// A contract answered with something else than its interface says.
+    #[error(
+        "the answer of {address} to {call} cannot be decoded: is the deployment file of this version?"
+    )]
+    Answer {
+        /// The contract.
+        address: Address,
+        /// The call.
+        call: &'static str,
+    },
+    /// The transaction happened and did not tell what it should have.
+    #[error("transaction {tx} emitted no {event}: is the deployment file of this version?")]
+    NoEvent {
+        /// Its hash.
+        tx: B256,
+        /// What is missing.
+        event: &'static str,
+    },
+    /// The price is above what the caller is ready to pay.
+    #[error(
+        "{periods} periods cost {cost_wei} wei, the limit is {limit_wei} wei: raise the limit, or take fewer periods"
+    )]
+    AboveLimit {
+        /// How many periods.
+        periods: u32,
+        /// What they cost.
+        cost_wei: U256,
+        /// What may be paid.
+        limit_wei: U256,
+    },
+}
+
+impl From<crate::RpcError> for WalletError {
+    fn from(error: crate::RpcError) -> Self {
+        Self::Transact(error.into())
+    }
+}
+
+/// What a purchase costs at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quote {
+    /// For the topic's owner, the broker's sale fee included.
+    pub price_wei: U256,
+    /// For the broker's owner; nothing for a subscription.
+    pub publish_fee_wei: U256,
+    /// Seconds of one period.
+    pub period: u32,
+    /// Epoch of the topic.
+    pub epoch: u64,
+}
+
+impl Quote {
+    /// What has to be paid.
+    #[must_use]
+    pub fn cost_wei(&self) -> U256 {
+        self.price_wei.saturating_add(self.publish_fee_wei)
+    }
+}
+
+/// Why something is done, for the auditor: public for ever, so never personal data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reason {
+    /// First octet the lawful basis (GDPR Article 6(1) a to f as 1 to 6), then a short ASCII code.
+    pub purpose: B256,
+    /// At most 256 octets.
+    pub note: String,
+}
+
+/// The contracts, for reading.
+#[derive(Debug)]
+pub struct Contracts {
+    rpc: Rpc,
+    deployment: Deployment,
+}
+
+impl Contracts {
+    /// Checks that the node is on the chain and that there are contracts.
+    ///
+    /// # Errors
+    /// [`WalletError`] if no node answers, on another chain, or without code at an address.
+    pub async fn connect(urls: Vec<Url>, deployment: Deployment) -> Result<Self, WalletError> {
+        let rpc = Rpc::new(urls);
+        let found = rpc.call::<U64>("eth_chainId", json!([])).await?.to();
+        let wanted = deployment.chain_id;
+        if found != wanted {
+            return Err(WalletError::WrongChain { found, wanted });
+        }
+        for (contract, address) in deployment.addresses() {
+            let code: Bytes = rpc.call("eth_getCode", json!([address, "latest"])).await?;
+            if code.is_empty() {
+                return Err(WalletError::NoCode { contract, address, chain_id: wanted });
+            }
+        }
+        Ok(Self { rpc, deployment })
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub const fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+
+    /// The nodes behind.
+    #[must_use]
+    pub const fn rpc(&self) -> &Rpc {
+        &self.rpc
+    }
+
+    /// Any view call of the bindings.
+    ///
+    /// # Errors
+    /// [`WalletError`] if no node answers, the contract refuses, or it answers something else.
+    pub async fn read<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, WalletError> {
+        let params = json!([{"to": to, "data": Bytes::from(call.abi_encode())}, "latest"]);
+        let answer: Bytes =
+            self.rpc.call("eth_call", params).await.map_err(TransactError::of_call)?;
+        C::abi_decode_returns_validate(&answer)
+            .map_err(|_| WalletError::Answer { address: to, call: C::SIGNATURE })
+    }
+
+    /// Ether of a wallet.
+    ///
+    /// # Errors
+    /// [`WalletError`] if no node answers.
+    pub async fn balance(&self, wallet: Address) -> Result<U256, WalletError> {
+        Ok(self.rpc.call("eth_getBalance", json!([wallet, "latest"])).await?)
+    }
+
+    /// Time of the newest block, Unix seconds.
+    ///
+    /// # Errors
+    /// [`WalletError`] if no node answers.
+    pub async fn block_time(&self) -> Result<u64, WalletError> {
+        #[derive(Debug, serde::Deserialize)]
+        struct Timed {
+            timestamp: U64,
+        }
+        let block: Timed = self.rpc.call("eth_getBlockByNumber", json!(["latest", false])).await?;
+        Ok(block.timestamp.to())
+    }
+}
+
+/// View calls that need no explanation beyond the interface's.
+macro_rules! views {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty => $as:expr),*) -> $out:ty = $at:ident, $module:ident::$call:ident { $($field:ident),* };)*) => {
+        impl Contracts {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// [`WalletError`] if no node answers or the contract refuses.
+                pub async fn $name(&self, $($arg: $ty),*) -> Result<$out, WalletError> {
+                    let call = $module::$call { $($field: $as),* };
+                    Ok(self.read(self.deployment.$at, &call).await?)
+                }
+            )*
+        }
+    };
+}
+
+views! {
+    /// Owner of a broker, zero if there is none.
+    broker_owner(broker_id: U256 => broker_id) -> Address = broker_registry, broker::brokerOwnerCall { brokerId };
+    /// How many brokers there are.
+    broker_count() -> U256 = broker_registry, broker::brokerCountCall {};
+    /// Is the key a gateway of the broker?
+    is_gateway(broker_id: U256 => broker_id, key: Address => key) -> bool = broker_registry, broker::isGatewayCall { brokerId, wallet };
+    /// Owner of a topic, zero if it is not registered.
+    topic_owner(topic_id: B256 => topic_id) -> Address = topic_registry, topic::topicOwnerCall { topicId };
+    /// End of a grant, 0 if there never was one.
+    granted_until(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right).into()) -> u64 = topic_registry, market::grantedUntilCall { topicId, wallet, right };
+    /// The decision of the chain by the gateways' own rule.
+    may_access(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right).into()) -> bool = topic_registry, market::mayAccessCall { topicId, wallet, right };
+    /// What a grant until then costs its giver.
+    grant_fee(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right).into(), until: u64 => until) -> U256 = topic_registry, market::grantFeeCall { topicId, wallet, right, until };
+    /// What ending a grant pays back.
+    refund_of(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right).into()) -> U256 = topic_registry, market::refundOfCall { topicId, wallet, right };
+    /// What waits to be withdrawn.
+    credit_of(payee: Address => payee) -> U256 = topic_registry, market::creditOfCall { payee };
+    /// The wallet that a device key acts for now, zero if none.
+    wallet_of(key: Address => key) -> Address = device_registry, device::walletOfCall { device };
+    /// Tokens signed before this second are worthless.
+    tokens_valid_from(wallet: Address => wallet) -> u64 = device_registry, device::tokensValidFromCall { wallet };
+}
+
+impl Contracts {
+    /// What a purchase of so many periods costs now.
+    ///
+    /// # Errors
+    /// [`WalletError`] if it is not for sale, or no node answers.
+    pub async fn quote(
+        &self,
+        topic_id: B256,
+        right: Right,
+        periods: u32,
+    ) -> Result<Quote, WalletError> {
+        let call = market::quoteCall { topicId: topic_id, right: number(right).into(), periods };
+        let answer = self.read(self.deployment.topic_registry, &call).await?;
+        Ok(Quote {
+            price_wei: answer.priceWei,
+            publish_fee_wei: answer.publishFeeWei,
+            period: answer.period,
+            epoch: answer.epoch,
+        })
+    }
+}
+
+sol! {
+    /// What a device key signs to consent to act for a wallet.
+    struct Device {
+        address wallet;
+    }
+}
+
+/// The consent of a device key to act for a wallet, as `authorizeDevice` wants it.
+#[must_use]
+pub fn device_consent(deployment: &Deployment, wallet: Address, device: &Key) -> Bytes {
+    let digest = consent_digest(deployment, wallet);
+    Bytes::copy_from_slice(&device.sign(&digest))
+}
+
+/// What a device key signs to consent to act for a wallet.
+#[must_use]
+pub fn consent_digest(deployment: &Deployment, wallet: Address) -> B256 {
+    let domain: Eip712Domain = eip712_domain! {
+        name: "FlyTrap",
+        version: "1",
+        chain_id: deployment.chain_id,
+        verifying_contract: deployment.device_registry,
+    };
+    Device { wallet }.eip712_signing_hash(&domain)
+}
+
+/// The contracts, with a key that pays and signs.
+#[derive(Debug)]
+pub struct Wallet {
+    contracts: Contracts,
+    key: Key,
+    patience: Duration,
+    max_fee_wei: Option<u128>,
+    /// One transaction at a time from taking the nonce to handing it in.
+    turn: Mutex<()>,
+}
+
+impl std::ops::Deref for Wallet {
+    type Target = Contracts;
+
+    fn deref(&self) -> &Contracts {
+        &self.contracts
+    }
+}
+
+impl Wallet {
+    /// Checks that the node is on the chain and that there are contracts.
+    ///
+    /// # Errors
+    /// As [`Contracts::connect`].
+    pub async fn connect(
+        urls: Vec<Url>,
+        deployment: Deployment,
+        key: Key,
+    ) -> Result<Self, WalletError> {
+        let contracts = Contracts::connect(urls, deployment).await?;
+        Ok(Self { contracts, key, patience: PATIENCE, max_fee_wei: None, turn: Mutex::new(()) })
+    }
+
+    /// Waits so long for each transaction.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Pays at most so many wei per gas.
+    #[must_use]
+    pub const fn with_max_fee(mut self, max_fee_wei: u128) -> Self {
+        self.max_fee_wei = Some(max_fee_wei);
+        self
+    }
+
+    /// Who pays and signs.
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        self.key.address()
+    }
+
+    /// The key.
+    #[must_use]
+    pub const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Any call of the bindings as a transaction.
+    ///
+    /// # Errors
+    /// [`WalletError`]; [`TransactError::Pending`] means that it may still happen.
+    pub async fn send<C: SolCall>(
+        &self,
+        to: Address,
+        call: &C,
+        value: U256,
+    ) -> Result<Done, WalletError> {
+        let draft = Draft { to, data: call.abi_encode().into(), value };
+        self.transact(&draft).await
+    }
+
+    /// Sends ether.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn transfer(&self, to: Address, value: U256) -> Result<Done, WalletError> {
+        self.transact(&Draft { to, data: Bytes::new(), value }).await
+    }
+
+    async fn transact(&self, draft: &Draft) -> Result<Done, WalletError> {
+        let rpc = &self.contracts.rpc;
+        let tx = {
+            let _turn = self.turn.lock().await;
+            let from = self.address();
+            let gas = transact::estimate(rpc, from, draft).await?;
+            let fees = transact::fees(rpc, self.max_fee_wei).await?;
+            transact::afford(rpc, from, draft, gas, fees).await?;
+            let nonce = transact::nonce(rpc, from, "pending").await?;
+            let chain = self.contracts.deployment.chain_id;
+            let (raw, tx) = transact::sign(&self.key, chain, nonce, gas, fees, draft);
+            transact::send(rpc, &raw).await?;
+            tx
+        };
+        let deadline = Instant::now() + self.patience;
+        let mut pause = Duration::from_millis(10);
+        loop {
+            // A node that does not answer at the moment is asked again until the deadline.
+            if let Ok(Some(receipt)) = transact::receipt(rpc, tx).await {
+                return Ok(receipt.done()?);
+            }
+            if Instant::now() + pause > deadline {
+                return Err(TransactError::Pending { tx, waited: self.patience }.into());
+            }
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(Duration::from_secs(1));
+        }
+    }
+
+    fn event<T>(
+        &self,
+        done: &Done,
+        event: &'static str,
+        wanted: impl Fn(&Event) -> Option<T>,
+    ) -> Result<T, WalletError> {
+        done.events(&self.contracts.deployment)
+            .iter()
+            .find_map(wanted)
+            .ok_or(WalletError::NoEvent { tx: done.tx, event })
+    }
+}
+
+/// Transactions that need no explanation beyond the interface's.
+macro_rules! transactions {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) = $at:ident, $call:expr;)*) => {
+        impl Wallet {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// [`WalletError`], with the contract's own reason if it refuses.
+                pub async fn $name(&self, $($arg: $ty),*) -> Result<Done, WalletError> {
+                    self.send(self.contracts.deployment.$at, &$call, U256::ZERO).await
+                }
+            )*
+        }
+    };
+}
+
+transactions! {
+    /// Offers the broker to another owner; zero withdraws the offer.
+    offer_broker_ownership(broker_id: U256, candidate: Address) = broker_registry,
+        broker::offerBrokerOwnershipCall { brokerId: broker_id, candidate };
+    /// Becomes the broker's owner.
+    accept_broker_ownership(broker_id: U256) = broker_registry,
+        broker::acceptBrokerOwnershipCall { brokerId: broker_id };
+    /// Says who may register at the top of the name tree.
+    set_naming_policy(broker_id: U256, policy: NamingPolicy) = broker_registry,
+        broker::setNamingPolicyCall { brokerId: broker_id, policy: policy_number(policy).into() };
+    /// Lets a wallet register topics at the top, or no longer.
+    set_registrar(broker_id: U256, registrar: Address, allowed: bool) = broker_registry,
+        broker::setRegistrarCall { brokerId: broker_id, registrar, allowed };
+    /// Registers a gateway's key and where clients find it.
+    set_gateway(broker_id: U256, gateway: Address, uri: &str) = broker_registry,
+        broker::setGatewayCall { brokerId: broker_id, gateway, uri: uri.to_owned() };
+    /// Switches a gateway's key off.
+    remove_gateway(broker_id: U256, gateway: Address) = broker_registry,
+        broker::removeGatewayCall { brokerId: broker_id, gateway };
+    /// Sets what a publish grant costs per day. A rise takes effect a day later.
+    set_publish_fee(broker_id: U256, wei_per_day: u64) = broker_registry,
+        broker::setPublishFeeCall { brokerId: broker_id, weiPerDay: U96::from(wei_per_day) };
+    /// Sets what the broker keeps of each sale. A rise takes effect a day later.
+    set_sale_fee(broker_id: U256, basis_points: u64) = broker_registry,
+        broker::setSaleFeeCall { brokerId: broker_id, basisPoints: U96::from(basis_points) };
+    /// Records bans, all or none.
+    ban(broker_id: U256, bans: &[Ban]) = broker_registry,
+        broker::banCall { brokerId: broker_id, bans: bans.iter().map(Ban::encoded).collect() };
+    /// Ends the ban of a wallet.
+    unban(broker_id: U256, wallet: Address) = broker_registry,
+        broker::unbanCall { brokerId: broker_id, kind: 0.into(), subject: wallet.into_word() };
+    /// Ends the ban of a network origin's pseudonym.
+    unban_origin(broker_id: U256, origin: B256) = broker_registry,
+        broker::unbanCall { brokerId: broker_id, kind: 1.into(), subject: origin };
+    /// Changes what holds for a topic whoever acts.
+    set_traits(topic_id: B256, traits: Traits) = topic_registry,
+        topic::setTraitsCall { topicId: topic_id, traits: encoded_traits(traits) };
+    /// Changes the terms of one right.
+    set_offer(topic_id: B256, right: Right, offer: Offer) = topic_registry,
+        topic::setOfferCall { topicId: topic_id, right: number(right).into(), offer: encoded_offer(offer) };
+    /// Lets a wallet manage a topic, or no longer.
+    set_manager(topic_id: B256, manager: Address, allowed: bool) = topic_registry,
+        topic::setManagerCall { topicId: topic_id, manager, allowed };
+    /// Offers the topic to another owner; zero withdraws the offer.
+    offer_topic_ownership(topic_id: B256, candidate: Address) = topic_registry,
+        topic::offerTopicOwnershipCall { topicId: topic_id, candidate };
+    /// Becomes the topic's owner.
+    accept_topic_ownership(topic_id: B256) = topic_registry,
+        topic::acceptTopicOwnershipCall { topicId: topic_id };
+    /// Ends a topic with every grant, block and manager of it.
+    delete_topic(topic_id: B256) = topic_registry, topic::deleteTopicCall { topicId: topic_id };
+    /// Shuts a wallet out of a topic.
+    block(topic_id: B256, wallet: Address, reason: &Reason) = topic_registry,
+        market::blockWalletCall { topicId: topic_id, wallet, purpose: reason.purpose, note: reason.note.clone() };
+    /// Lets a wallet in again.
+    unblock(topic_id: B256, wallet: Address) = topic_registry,
+        market::unblockWalletCall { topicId: topic_id, wallet };
+    /// Sends the wallet's credit to an address.
+    withdraw(to: Address) = topic_registry, market::withdrawCall { to };
+    /// Lets a device key, which has consented, act for the wallet.
+    authorize_device(device: Address, until: u64, consent: &Bytes) = device_registry,
+        device::authorizeDeviceCall { device, until, consent: consent.clone() };
+    /// Ends one device key.
+    revoke_device(device: Address) = device_registry, device::revokeDeviceCall { device };
+    /// Ends all device keys of the wallet.
+    revoke_all_devices() = device_registry, device::revokeAllDevicesCall {};
+    /// Ends all tokens that the wallet signed before this second.
+    invalidate_before(before: u64) = device_registry, device::invalidateBeforeCall { before };
+}
+
+impl Wallet {
+    /// Creates a broker owned by the wallet. Returns its number.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub async fn create_broker(
+        &self,
+        policy: NamingPolicy,
+        name: &str,
+    ) -> Result<(U256, Done), WalletError> {
+        let call = broker::createBrokerCall {
+            policy: policy_number(policy).into(),
+            name: name.to_owned(),
+        };
+        let done = self.send(self.contracts.deployment.broker_registry, &call, U256::ZERO).await?;
+        let id = self.event(&done, "BrokerCreated", |event| match event {
+            Event::BrokerCreated { broker_id, .. } => Some(*broker_id),
+            _ => None,
+        })?;
+        Ok((id, done))
+    }
+
+    /// Registers a topic owned by the wallet. Returns its id.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub async fn register_topic(
+        &self,
+        broker_id: U256,
+        name: &str,
+        traits: Traits,
+        publish_offer: Offer,
+        subscribe_offer: Offer,
+    ) -> Result<(B256, Done), WalletError> {
+        let call = topic::registerTopicCall {
+            brokerId: broker_id,
+            name: name.to_owned(),
+            traits: encoded_traits(traits),
+            publishOffer: encoded_offer(publish_offer),
+            subscribeOffer: encoded_offer(subscribe_offer),
+        };
+        let done = self.send(self.contracts.deployment.topic_registry, &call, U256::ZERO).await?;
+        let id = self.event(&done, "TopicRegistered", |event| match event {
+            Event::TopicRegistered { topic_id, .. } => Some(*topic_id),
+            _ => None,
+        })?;
+        Ok((id, done))
+    }
+
+    /// Gives a wallet a right until a second; pays the broker's publish fee, where there is one.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub async fn grant(
+        &self,
+        topic_id: B256,
+        wallet: Address,
+        right: Right,
+        until: u64,
+        reason: &Reason,
+    ) -> Result<Done, WalletError> {
+        let fee = self.grant_fee(topic_id, wallet, right, until).await?;
+        let call = market::grantCall {
+            topicId: topic_id,
+            wallet,
+            right: number(right).into(),
+            until,
+            purpose: reason.purpose,
+            note: reason.note.clone(),
+        };
+        self.send(self.contracts.deployment.topic_registry, &call, fee).await
+    }
+
+    /// Buys a right for a wallet, at the terms of a quote or not at all. Returns its end.
+    ///
+    /// # Errors
+    /// [`WalletError::AboveLimit`] if it costs more than `limit_wei`, before anything is sent; else [`WalletError`].
+    pub async fn buy(
+        &self,
+        topic_id: B256,
+        right: Right,
+        wallet: Address,
+        periods: u32,
+        limit_wei: Option<U256>,
+        reason: &Reason,
+    ) -> Result<(u64, Done), WalletError> {
+        let quote = self.quote(topic_id, right, periods).await?;
+        let cost_wei = quote.cost_wei();
+        if let Some(limit_wei) = limit_wei.filter(|limit| cost_wei > *limit) {
+            return Err(WalletError::AboveLimit { periods, cost_wei, limit_wei });
+        }
+        let order = market::Order {
+            topicId: topic_id,
+            right: number(right).into(),
+            wallet,
+            periods,
+            period: quote.period,
+            epoch: quote.epoch,
+            maxPriceWei: cost_wei,
+            purpose: reason.purpose,
+            note: reason.note.clone(),
+        };
+        let call = market::buyCall { order };
+        let done = self.send(self.contracts.deployment.topic_registry, &call, cost_wei).await?;
+        let until = self.event(&done, "AccessBought", |event| match event {
+            Event::AccessBought { until, .. } => Some(*until),
+            _ => None,
+        })?;
+        Ok((until, done))
+    }
+
+    /// Ends a right now; pays back the unused part of what was paid for it.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub async fn revoke(
+        &self,
+        topic_id: B256,
+        wallet: Address,
+        right: Right,
+        reason: &Reason,
+    ) -> Result<Done, WalletError> {
+        let refund = self.refund_of(topic_id, wallet, right).await?;
+        let call = market::revokeCall {
+            topicId: topic_id,
+            wallet,
+            right: number(right).into(),
+            purpose: reason.purpose,
+            note: reason.note.clone(),
+        };
+        self.send(self.contracts.deployment.topic_registry, &call, refund).await
+    }
+
+    /// Authorizes a device key that is at hand: makes its consent and sends it.
+    ///
+    /// # Errors
+    /// [`WalletError`].
+    pub async fn authorize_device_key(
+        &self,
+        device: &Key,
+        until: u64,
+    ) -> Result<Done, WalletError> {
+        let consent = device_consent(&self.contracts.deployment, self.address(), device);
+        self.authorize_device(device.address(), until, &consent).await
+    }
+}
+
+const fn number(right: Right) -> u8 {
+    match right {
+        Right::Publish => 0,
+        Right::Subscribe => 1,
+    }
+}
+
+const fn policy_number(policy: NamingPolicy) -> u8 {
+    match policy {
+        NamingPolicy::OwnBranch => 0,
+        NamingPolicy::Curated => 1,
+        NamingPolicy::Open => 2,
+    }
+}
+
+fn encoded_offer(offer: Offer) -> topic::Offer {
+    let mode: u8 = match offer.mode {
+        OfferMode::Closed => 0,
+        OfferMode::Priced => 1,
+        OfferMode::Public => 2,
+    };
+    topic::Offer { mode: mode.into(), period: offer.period, priceWei: offer.price_wei }
+}
+
+const fn encoded_traits(traits: Traits) -> topic::Traits {
+    topic::Traits {
+        retain: traits.retain,
+        sensitive: traits.sensitive,
+        ownBranch: traits.own_branch,
+    }
+}
