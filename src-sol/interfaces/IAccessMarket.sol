@@ -110,7 +110,7 @@ interface IAccessMarket {
 
     /// @notice Gives `wallet` the right until `until`, which must be later than what it has. Caller: owner or manager.
     /// @dev Payable: a publish grant costs the broker's publish fee for the added time, which depends on the second it is mined in:
-    /// send at least {grantFee}, what is more comes back. Where there is nothing to pay, value must be 0.
+    /// send at least {grantFee}; what is more comes back to the caller. A subscribe grant costs nothing.
     function grant(
         bytes32 topicId,
         address wallet,
@@ -124,7 +124,7 @@ interface IAccessMarket {
     function buy(Order calldata order) external payable returns (uint64 until);
 
     /// @notice Ends a right at this block. Caller: owner or manager. The unused part of the price paid for it goes back to the wallet:
-    /// send at least {refundOf}; what is more comes back to the caller. Where there is nothing to refund, value must be 0.
+    /// send at least {refundOf}; what is more comes back to the caller.
     function revoke(bytes32 topicId, address wallet, ITopicRegistry.Right right, bytes32 purpose, string calldata note)
         external
         payable;

@@ -72,6 +72,7 @@ interface IBrokerRegistry {
     error NotBrokerOwnerOrGateway(uint256 brokerId, address caller);
     error ZeroAddress();
     error TextTooLong(uint256 octets, uint256 most);
+    error NameEmpty();
     error FeeTooHigh(uint256 fee, uint256 most);
     error EndNotInFuture(uint64 until, uint256 blockTime);
     error BanTooLong(uint64 until, uint256 latest);
