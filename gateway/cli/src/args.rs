@@ -1,0 +1,641 @@
+//! The command line: every command, its arguments and what they mean.
+//!
+//! Secrets never stand here: a key or a passphrase is named by the file that holds it, in an argument or in the environment.
+
+use std::path::PathBuf;
+
+use alloy::primitives::{Address, B256};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use flytrap_policy::{NamingPolicy, Offer, Right};
+use url::Url;
+
+pub(crate) use crate::units::Moment;
+use crate::units::{self, Amount, Span};
+
+/// Wallet and auditor side of FlyTrap: topics, access, devices, tokens, bans, and the story that the chain tells.
+#[derive(Debug, Parser)]
+#[command(name = "flytrap", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command needs to know.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Ethereum node, http or https.
+    #[arg(
+        long,
+        global = true,
+        env = "FLYTRAP_RPC",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8545",
+        value_name = "URL"
+    )]
+    pub(crate) rpc: Url,
+    /// Where the contracts are; default: deployments/<chain id>.json.
+    #[arg(long, global = true, env = "FLYTRAP_DEPLOYMENT", value_name = "FILE")]
+    pub(crate) deployment: Option<PathBuf>,
+    /// The broker's number on chain.
+    #[arg(long, global = true, env = "FLYTRAP_BROKER", value_name = "ID", default_value_t = 1)]
+    pub(crate) broker: u64,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// Where the signing key is.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct KeyArgs {
+    /// File with the private key, 64 hexadecimal digits, readable by you only.
+    #[arg(
+        long,
+        global = true,
+        env = "FLYTRAP_KEY_FILE",
+        value_name = "FILE",
+        conflicts_with = "keystore"
+    )]
+    pub(crate) key_file: Option<PathBuf>,
+    /// JSON keystore, as geth, foundry and others write it.
+    #[arg(long, global = true, env = "FLYTRAP_KEYSTORE", value_name = "FILE")]
+    pub(crate) keystore: Option<PathBuf>,
+    /// File whose first line is the keystore's passphrase.
+    #[arg(long, global = true, env = "FLYTRAP_PASSPHRASE_FILE", value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Brokers: create one, its gateways, fees and naming policy.
+    #[command(subcommand)]
+    Broker(Broker),
+    /// Topics: register, price, show, delete.
+    #[command(subcommand)]
+    Topic(Topic),
+    /// Who may publish and subscribe: grant, buy, revoke, block.
+    #[command(subcommand)]
+    Access(Access),
+    /// Device keys that act for your wallet.
+    #[command(subcommand)]
+    Device(Device),
+    /// Tokens: user name and password for any MQTT client.
+    #[command(subcommand)]
+    Token(Token),
+    /// Bans at a broker.
+    #[command(subcommand)]
+    Ban(Ban),
+    /// Who did what, when and why, as the chain recorded it.
+    Audit(AuditArgs),
+    /// Explain whether a wallet may use a name, by the gateways' own rules, and what access would cost.
+    Can(Can),
+    /// Start a whole local site and tell a tour of it; stays up until Ctrl-C.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Broker {
+    /// Create a broker that you own.
+    Create {
+        /// Its name, for people.
+        #[arg(long)]
+        name: String,
+        /// Who may register topics at the top.
+        #[arg(long, value_enum, default_value_t = Policy::OwnBranch)]
+        policy: Policy,
+    },
+    /// Show owner, policy, fees, gateways.
+    Show,
+    /// Add a gateway or change where clients find it.
+    SetGateway {
+        /// Address of the gateway's key.
+        #[arg(value_parser = units::address)]
+        gateway: Address,
+        /// Such as mqtts://host:8883.
+        uri: String,
+    },
+    /// Switch a gateway's key off.
+    RemoveGateway {
+        /// Address of the gateway's key.
+        #[arg(value_parser = units::address)]
+        gateway: Address,
+    },
+    /// Set what the broker earns. A rise takes effect a day later.
+    #[command(group = clap::ArgGroup::new("fee").required(true).multiple(true))]
+    SetFee {
+        /// For each day of a publish grant, such as 0.001ether.
+        #[arg(long, group = "fee", value_name = "AMOUNT")]
+        publish_per_day: Option<Amount>,
+        /// Of each sale, such as 5%.
+        #[arg(long, group = "fee", value_name = "PERCENT", value_parser = units::per_cent)]
+        sale: Option<u128>,
+    },
+    /// Say who may register topics at the top.
+    SetPolicy {
+        /// The policy.
+        #[arg(value_enum)]
+        policy: Policy,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// Registrars anywhere; anyone below the first level that is their own lower-case address.
+    OwnBranch,
+    /// Registrars only.
+    Curated,
+    /// Whoever comes first.
+    Open,
+}
+
+impl From<Policy> for NamingPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::OwnBranch => Self::OwnBranch,
+            Policy::Curated => Self::Curated,
+            Policy::Open => Self::Open,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RightArg {
+    /// Send messages.
+    Publish,
+    /// Receive messages.
+    Subscribe,
+}
+
+impl From<RightArg> for Right {
+    fn from(right: RightArg) -> Self {
+        match right {
+            RightArg::Publish => Self::Publish,
+            RightArg::Subscribe => Self::Subscribe,
+        }
+    }
+}
+
+/// What holds for a topic whoever acts.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct TraitArgs {
+    /// Messages may be retained.
+    #[arg(long)]
+    pub(crate) retain: bool,
+    /// Personal data: every access is recorded.
+    #[arg(long)]
+    pub(crate) sensitive: bool,
+    /// A key may use <topic>/<its address>/# and nothing else.
+    #[arg(long)]
+    pub(crate) own_branch: bool,
+}
+
+impl From<TraitArgs> for flytrap_policy::Traits {
+    fn from(args: TraitArgs) -> Self {
+        Self { retain: args.retain, sensitive: args.sensitive, own_branch: args.own_branch }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Topic {
+    /// Register a name; it governs every name below it.
+    Register {
+        /// Topic name.
+        name: String,
+        /// Terms for publishing: closed, public, free/30d or 0.01ether/30d.
+        #[arg(long, value_name = "OFFER", default_value = "closed", value_parser = units::offer)]
+        publish: Offer,
+        /// Terms for subscribing.
+        #[arg(long, value_name = "OFFER", default_value = "closed", value_parser = units::offer)]
+        subscribe: Offer,
+        #[command(flatten)]
+        traits: TraitArgs,
+    },
+    /// Show one topic.
+    Show {
+        /// Topic name.
+        name: String,
+    },
+    /// List topics.
+    List {
+        /// Only those of this owner.
+        #[arg(long, value_parser = units::address)]
+        owner: Option<Address>,
+    },
+    /// Change the terms for one right.
+    SetOffer {
+        /// Topic name.
+        name: String,
+        /// Which right.
+        #[arg(value_enum)]
+        right: RightArg,
+        /// closed, public, free/30d or 0.01ether/30d.
+        #[arg(value_parser = units::offer)]
+        offer: Offer,
+    },
+    /// Set retain, sensitive and own-branch; what is not given is off.
+    SetTraits {
+        /// Topic name.
+        name: String,
+        #[command(flatten)]
+        traits: TraitArgs,
+    },
+    /// Delete it with every grant and block; names below keep their own topics.
+    Delete {
+        /// Topic name.
+        name: String,
+    },
+}
+
+/// Why access is given or taken: public for ever, never personal data.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Why {
+    /// Lawful basis (GDPR Article 6(1)).
+    #[arg(long, value_enum, default_value_t = Basis::None)]
+    pub(crate) basis: Basis,
+    /// Short code of the purpose, at most 31 ASCII characters, such as care or billing.
+    #[arg(long, default_value = "", value_name = "CODE", value_parser = purpose_code)]
+    pub(crate) purpose: String,
+    /// A few words, at most 256 octets.
+    #[arg(long, default_value = "")]
+    pub(crate) note: String,
+}
+
+/// Lawful basis, numbered as in the first octet of a purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Basis {
+    /// None stated.
+    None,
+    /// The person agreed.
+    Consent,
+    /// A contract needs it.
+    Contract,
+    /// The law demands it.
+    LegalObligation,
+    /// A life depends on it.
+    VitalInterests,
+    /// A public task.
+    PublicTask,
+    /// Legitimate interests.
+    LegitimateInterests,
+}
+
+fn purpose_code(text: &str) -> Result<String, String> {
+    if text.len() > 31 || !text.bytes().all(|octet| octet.is_ascii_graphic()) {
+        return Err(format!(
+            "`{text}` is no purpose code: at most 31 visible ASCII characters without spaces"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+impl Why {
+    /// As the contracts keep it: one octet for the basis, then the code, padded with zeroes.
+    pub(crate) fn purpose(&self) -> B256 {
+        let mut octets = [0; 32];
+        octets[0] = self.basis as u8;
+        let code = self.purpose.as_bytes();
+        octets[1..=code.len()].copy_from_slice(code);
+        B256::from(octets)
+    }
+}
+
+/// An end, as a time to live or as a moment.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct End {
+    /// So long from now, such as 30d.
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) life: Option<Span>,
+    /// Until this moment, such as 2027-01-01.
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) until: Option<Moment>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Access {
+    /// Give a wallet a right on a topic of yours.
+    Grant {
+        /// Who gets it.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
+        /// Which right.
+        #[arg(value_enum)]
+        right: RightArg,
+        /// Topic name.
+        name: String,
+        #[command(flatten)]
+        end: End,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Buy a right, or extend it.
+    Buy {
+        /// Which right.
+        #[arg(value_enum)]
+        right: RightArg,
+        /// Topic name.
+        name: String,
+        /// How many of the offer's periods.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        periods: u32,
+        /// For another wallet than the one that pays.
+        #[arg(long = "for", value_name = "WALLET", value_parser = units::address)]
+        wallet: Option<Address>,
+        /// Refuse if it costs more, such as 0.02ether; default: the price that is shown.
+        #[arg(long, value_name = "AMOUNT")]
+        max_price: Option<Amount>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// End a right now; the unused part of what was paid goes back.
+    Revoke {
+        /// Whose.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
+        /// Which right.
+        #[arg(value_enum)]
+        right: RightArg,
+        /// Topic name.
+        name: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Keep a wallet off a topic of yours.
+    Block {
+        /// Whom.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
+        /// Topic name.
+        name: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// End a block.
+    Unblock {
+        /// Whom.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
+        /// Topic name.
+        name: String,
+    },
+    /// Show the rights of a wallet on a topic.
+    Show {
+        /// Whose.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
+        /// Topic name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Device {
+    /// Make a device password and let its key act for your wallet.
+    New {
+        #[command(flatten)]
+        end: End,
+    },
+    /// Let a key act for your wallet.
+    Authorize {
+        /// File with the device's private key, which has to agree.
+        #[arg(long, value_name = "FILE")]
+        device_key_file: PathBuf,
+        #[command(flatten)]
+        end: End,
+    },
+    /// End one key.
+    Revoke {
+        /// The key's address.
+        #[arg(value_parser = units::address)]
+        device: Address,
+    },
+    /// End all keys of your wallet.
+    RevokeAll,
+    /// List the keys of a wallet.
+    List {
+        /// Whose; default: yours.
+        #[arg(long, value_parser = units::address)]
+        wallet: Option<Address>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token; nothing is sent anywhere.
+    Make {
+        /// The client id that the token is bound to.
+        #[arg(long)]
+        client_id: String,
+        /// How long it lives.
+        #[arg(long, value_name = "SPAN", default_value = "30d")]
+        life: Span,
+    },
+    /// End all tokens that your wallet issued before a moment.
+    Invalidate {
+        /// Default: the newest block.
+        #[arg(long, value_name = "MOMENT")]
+        before: Option<Moment>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ban {
+    /// Ban a wallet (0x and 40 digits) or an origin's pseudonym (0x and 64).
+    Add {
+        /// Whom.
+        #[arg(value_parser = subject)]
+        subject: Subject,
+        #[command(flatten)]
+        end: End,
+        /// Public for ever, never personal data.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// List the bans in force.
+    List,
+    /// End a ban.
+    Lift {
+        /// Whom.
+        #[arg(value_parser = subject)]
+        subject: Subject,
+    },
+}
+
+/// Whom a ban is against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Wallet(Address),
+    Origin(B256),
+}
+
+fn subject(text: &str) -> Result<Subject, units::Misread> {
+    if text.len() == 66 {
+        units::word(text).map(Subject::Origin)
+    } else {
+        units::address(text).map(Subject::Wallet)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    #[command(subcommand)]
+    pub(crate) about: AuditAbout,
+    /// From this moment on: 2026-11-24T12:00:00Z, Unix seconds, block:1234, or 2h for two hours ago.
+    #[arg(long, global = true, value_name = "MOMENT")]
+    pub(crate) from: Option<Moment>,
+    /// Up to this moment.
+    #[arg(long, global = true, value_name = "MOMENT")]
+    pub(crate) to: Option<Moment>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditAbout {
+    /// Everything about one topic.
+    Topic {
+        /// Topic name, or its id (0x and 64 digits).
+        name: String,
+    },
+    /// Everything that a wallet did or that was done to it.
+    Wallet {
+        /// Whose.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
+    },
+    /// Everything about the broker.
+    Broker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Can {
+    /// Who.
+    #[arg(value_parser = units::address)]
+    pub(crate) wallet: Address,
+    /// What.
+    #[arg(value_enum)]
+    pub(crate) right: RightArg,
+    /// Topic name; for subscribe also a filter.
+    pub(crate) name: String,
+    /// Publish with the retain flag.
+    #[arg(long)]
+    pub(crate) retain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// End after the tour; fail if anything was not as told.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Let the gateway listen on this port (plain) and the next (TLS), instead of free ones.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port_base: Option<u16>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    const WALLET: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+
+    fn parse(words: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("flytrap").chain(words.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_reads_its_example() {
+        let examples = [
+            "broker create --name Farm --policy open",
+            "broker set-fee --publish-per-day 0.001ether --sale 5%",
+            "topic register farm/n1 --subscribe 0.01ether/1d --retain",
+            "topic set-offer farm/n1 publish closed",
+            &format!(
+                "access grant {WALLET} publish farm/n1 --life 30d --basis contract --purpose care"
+            ),
+            "access buy subscribe farm/n1 --periods 2 --max-price 0.02ether --yes",
+            &format!("access revoke {WALLET} subscribe farm/n1 --note ended"),
+            "device new --life 365d",
+            "token make --client-id dev1 --life 30d",
+            "token invalidate --before 2026-01-01",
+            &format!("ban add {WALLET} --life 1h --reason flood"),
+            "audit topic farm/n1 --from 2h --to block:9 --json",
+            "--json audit broker",
+            &format!("can {WALLET} subscribe farm/#"),
+            "demo --once",
+        ];
+        for example in examples {
+            assert!(
+                parse(example).is_ok(),
+                "{example}: {:?}",
+                parse(example).err().map(|e| e.to_string())
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_clearly_is_refused() {
+        let bad = [
+            "broker set-fee",
+            "access grant 0x12 publish farm/n1 --life 30d",
+            &format!("access grant {WALLET} publish farm/n1"),
+            &format!("access grant {WALLET} publish farm/n1 --life 30d --until 2027-01-01"),
+            "access buy subscribe farm/n1 --max-price 0.02",
+            "access buy subscribe farm/n1 --periods 0",
+            "topic register farm --subscribe 0.01ether",
+            "token make --life 30",
+            "--key-file a --keystore b broker show",
+            &format!("ban add {}ab --life 1h", WALLET),
+        ];
+        for example in bad {
+            assert!(parse(example).is_err(), "{example}");
+        }
+    }
+
+    #[test]
+    fn no_option_takes_a_secret_itself() {
+        let mut commands = vec![Cli::command()];
+        let mut looked_at = 0;
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str().to_owned();
+                let secret = ["key", "passphrase", "password", "secret", "seed", "mnemonic"]
+                    .iter()
+                    .any(|word| name.contains(word));
+                looked_at += 1;
+                assert!(
+                    !secret || name.ends_with("_file") || name == "keystore",
+                    "{name} of {}",
+                    command.get_name()
+                );
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(looked_at > 30, "{looked_at}");
+    }
+
+    #[test]
+    fn a_purpose_is_its_basis_and_its_code() {
+        let why = Why { basis: Basis::Contract, purpose: "care".into(), note: String::new() };
+        assert_eq!(&why.purpose()[..6], b"\x02care\0");
+        assert_eq!(Basis::LegitimateInterests as u8, 6);
+        let longest = "x".repeat(31);
+        let why = Why {
+            basis: Basis::None,
+            purpose: purpose_code(&longest).expect("31 characters"),
+            note: String::new(),
+        };
+        assert_eq!(why.purpose()[31], b'x');
+        assert!(purpose_code(&"x".repeat(32)).is_err());
+        assert!(purpose_code("two words").is_err());
+    }
+}
