@@ -363,3 +363,6 @@ impl Branch {
         &self.headers
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -447,3 +447,6 @@ fn offer(offer: &Topic::Offer) -> Option<Offer> {
 const fn traits(traits: &Topic::Traits) -> Traits {
     Traits { retain: traits.retain, sensitive: traits.sensitive, own_branch: traits.ownBranch }
 }
+
+#[cfg(test)]
+mod tests;

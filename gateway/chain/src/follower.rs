@@ -175,7 +175,7 @@ enum Trouble {
 /// Follows one broker on one chain. See the module.
 pub struct Follower {
     config: FollowerConfig,
-    publish: Box<dyn FnMut(Arc<View>) + Send>,
+    publish: Box<dyn FnMut(Arc<View>) + Send + Sync>,
     health: Arc<ChainHealth>,
     chain: Option<Chain>,
     /// Version and mark of the last published view, with its height and time.
@@ -208,7 +208,7 @@ impl Follower {
     #[must_use]
     pub fn new(
         mut config: FollowerConfig,
-        publish: impl FnMut(Arc<View>) + Send + 'static,
+        publish: impl FnMut(Arc<View>) + Send + Sync + 'static,
     ) -> Self {
         // The settled state must be among the remembered ones.
         let deep = usize::try_from(config.confirmations).unwrap_or(usize::MAX);

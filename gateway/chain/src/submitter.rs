@@ -739,3 +739,25 @@ impl AlertRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replacement_pays_an_eighth_more_for_both_fees_and_never_above_the_limit() {
+        let now = Fees { max_fee: 10, priority: 1 };
+        let fees = bumped(1_000, 80, now, 2_000).unwrap();
+        assert!(fees.max_fee * 8 >= 1_000 * 9 && fees.priority * 8 >= 80 * 9, "{fees:?}");
+        // What is asked for now, if that is more.
+        let dear = Fees { max_fee: 1_500, priority: 300 };
+        assert_eq!(bumped(1_000, 80, dear, 2_000), Some(dear));
+        assert_eq!(
+            bumped(1_000, 80, Fees { max_fee: 9_000, priority: 300 }, 2_000).unwrap().max_fee,
+            2_000
+        );
+        // The last limit that leaves room for an eighth, and the first that does not.
+        assert_eq!(bumped(1_000, 80, now, 1_126).unwrap().max_fee, 1_126);
+        assert_eq!(bumped(1_000, 80, now, 1_125), None);
+    }
+}

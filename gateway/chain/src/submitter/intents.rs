@@ -421,3 +421,6 @@ fn unseal<T: Serialize + DeserializeOwned>(path: &Path) -> io::Result<T> {
     }
     Ok(sealed.content)
 }
+
+#[cfg(test)]
+mod tests;
