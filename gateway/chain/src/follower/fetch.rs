@@ -10,7 +10,7 @@ use alloy::{
     rpc::types::Log,
 };
 use flytrap_policy::{Event, Stamp};
-use futures::{FutureExt as _, StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -99,7 +99,13 @@ impl Node {
 
 /// Headers of these heights, lowest first.
 pub(super) async fn headers(node: &Node, from: u64, to: u64) -> Result<Vec<Header>, Trouble> {
-    stream::iter(from..=to).map(|height| node.header(height).boxed()).buffered(AT_ONCE).try_collect().await
+    // Boxed here and below: rustc cannot otherwise see that a future that holds this is `Send`.
+    stream::iter(from..=to)
+        .map(|height| node.header(height))
+        .buffered(AT_ONCE)
+        .boxed()
+        .try_collect()
+        .await
 }
 
 /// The blocks of these headers with what happened in them.
@@ -151,8 +157,9 @@ async fn one_by_one(
     headers: &VecDeque<Header>,
 ) -> Result<Vec<Log>, Trouble> {
     let each: Vec<Vec<Log>> = stream::iter(headers)
-        .map(|header| node.logs(scope, json!({"blockHash": header.hash})).boxed())
+        .map(|header| node.logs(scope, json!({"blockHash": header.hash})))
         .buffered(AT_ONCE)
+        .boxed()
         .try_collect()
         .await?;
     Ok(each.into_iter().flatten().collect())
@@ -241,8 +248,9 @@ pub(super) async fn range(
     let untimed = hashes.iter().filter(|(_, (_, time))| time.is_none());
     let untimed: Vec<(u64, B256)> = untimed.map(|(height, (hash, _))| (*height, *hash)).collect();
     let headers: Vec<Header> = stream::iter(&untimed)
-        .map(|(height, _)| node.header(*height).boxed())
+        .map(|(height, _)| node.header(*height))
         .buffered(AT_ONCE)
+        .boxed()
         .try_collect()
         .await?;
     for (header, (height, hash)) in headers.iter().zip(&untimed) {
