@@ -315,9 +315,9 @@ fn decode_base64<const N: usize>(text: &[u8]) -> Result<Zeroizing<[u8; N]>, Refu
 fn address_of(user_name: &str) -> Option<Address> {
     let digits = user_name.strip_prefix("0x").filter(|digits| digits.len() == 40)?;
     let mut address = Address::ZERO;
-    // `hex` would take a second `0x` within the 40.
-    hex::decode_to_slice(digits, address.as_mut_slice()).ok().filter(|()| !address.is_zero())?;
-    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(address)
+    // A second `0x` would be skipped here, and then two digits are missing.
+    hex::decode_to_slice(digits, address.as_mut_slice()).ok()?;
+    (!address.is_zero()).then_some(address)
 }
 
 fn recover(signature: &[u8; 65], digest: &B256) -> Result<Address, Refusal> {

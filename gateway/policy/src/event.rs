@@ -56,6 +56,7 @@ pub struct Offer {
     /// Seconds that `price_wei` buys; 0 unless `Priced`.
     pub period: u32,
     /// Wei per period; 0 unless `Priced`.
+    #[serde(with = "decimal")]
     pub price_wei: u128,
 }
 
@@ -134,11 +135,13 @@ pub enum Event {
     },
     PublishFeeSet {
         broker_id: U256,
+        #[serde(with = "decimal")]
         wei_per_day: u128,
         effective_from: u64,
     },
     SaleFeeSet {
         broker_id: U256,
+        #[serde(with = "decimal")]
         basis_points: u128,
         effective_from: u64,
     },
@@ -369,5 +372,55 @@ impl Event {
                 | Self::AlertRaised { .. }
                 | Self::Anchored { .. }
         )
+    }
+}
+
+/// 128 bits as decimal text: JSON numbers of that size are read wrongly by most who read JSON.
+mod decimal {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    pub(super) fn serialize<S: Serializer>(
+        number: &u128,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u128, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_survive_json_with_their_names_and_amounts() {
+        let offer = Offer { mode: OfferMode::Priced, period: 60, price_wei: u128::MAX };
+        let registered = Event::TopicRegistered {
+            broker_id: U256::from(1),
+            topic_id: B256::repeat_byte(1),
+            owner: Address::repeat_byte(2),
+            epoch: 3,
+            name: "a/b".into(),
+            traits: Traits { retain: true, ..Traits::default() },
+            publish_offer: offer,
+            subscribe_offer: Offer::default(),
+        };
+        let fee = Event::PublishFeeSet {
+            broker_id: U256::from(1),
+            wei_per_day: 1 << 90,
+            effective_from: u64::MAX,
+        };
+        for event in [registered, fee] {
+            let json = serde_json::to_string(&event).unwrap();
+            assert!(json.starts_with(r#"{"event":""#), "{json}");
+            assert!(json.contains(r#""brokerId":"0x1""#), "{json}");
+            assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
+        }
     }
 }

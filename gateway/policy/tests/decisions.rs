@@ -361,15 +361,46 @@ fn wildcards_over_more_than_exact_grants_are_refused_or_narrowed() {
 
 #[test]
 fn a_covered_filter_ends_with_the_first_grant_under_it() {
+    for (above, below) in [(500, 300), (300, 500)] {
+        let mut broker = Broker::new();
+        broker.register("a", wallet(OWNER)).register("a/b", wallet(OWNER));
+        broker.grant("a", wallet(1), Right::Subscribe, GENESIS + above);
+        broker.grant("a/b", wallet(1), Right::Subscribe, GENESIS + below);
+        let view = broker.view();
+        let permit = view.authorize_filter(&own(wallet(1)), "a/#", view.time).unwrap();
+        assert_eq!((permit.reach(), permit.until()), (Reach::Covered, GENESIS + 300));
+        assert_eq!(permit.topic_id(), Some(topic_id("a")));
+        assert!(view.authorize_filter(&own(wallet(1)), "a/#", GENESIS + 299).is_ok());
+        assert!(view.authorize_filter(&own(wallet(1)), "a/#", GENESIS + 300).is_err());
+
+        let mut later = broker.clone();
+        for name in ["a", "a/b"] {
+            later.grant(name, wallet(1), Right::Subscribe, GENESIS + 900);
+        }
+        let view = later.view_settled_at(&broker);
+        let permit = view.authorize_filter(&own(wallet(1)), "a/#", view.time).unwrap();
+        assert_eq!(permit.until(), GENESIS + 300);
+        let view = later.view();
+        let mut soon = own(wallet(1));
+        soon.credential.expires_at = GENESIS + 800;
+        let permit = view.authorize_filter(&soon, "a/#", view.time).unwrap();
+        assert_eq!(permit.until(), GENESIS + 800);
+    }
+}
+
+#[test]
+fn topics_below_a_name_are_those_of_whole_levels_in_order() {
     let mut broker = Broker::new();
-    broker.register("a", wallet(OWNER)).register("a/b", wallet(OWNER));
-    broker.grant("a", wallet(1), Right::Subscribe, GENESIS + 500);
-    broker.grant("a/b", wallet(1), Right::Subscribe, GENESIS + 300);
-    let view = broker.view();
-    let permit = view.authorize_filter(&own(wallet(1)), "a/#", view.time).unwrap();
-    assert_eq!((permit.reach(), permit.until()), (Reach::Covered, GENESIS + 300));
-    assert_eq!(permit.topic_id(), Some(topic_id("a")));
-    assert!(view.authorize_filter(&own(wallet(1)), "a/#", GENESIS + 300).is_err());
+    for name in ["a", "a!", "a/b", "a/b/c", "a/~", "a0", "ab", "b/a"] {
+        broker.register(name, wallet(OWNER));
+    }
+    let below = |name: &str| {
+        broker.registry.topics_below(name).map(|topic| topic.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(below("a"), ["a/b", "a/b/c", "a/~"]);
+    assert_eq!(below("b"), ["b/a"]);
+    assert_eq!(below("c"), [""; 0]);
+    assert_eq!(below("").len(), 8);
 }
 
 #[test]

@@ -533,6 +533,15 @@ fn grants_of_deleted_topics_are_swept_out() {
         broker.grant("kept", to, Right::Publish, u64::MAX);
         broker.grant("gone", to, Right::Publish, u64::MAX);
     }
+    let manage = |name: &str| Event::ManagerSet {
+        broker_id: BROKER,
+        topic_id: topic_id(name),
+        manager: wallet(7),
+        allowed: true,
+    };
+    for name in ["kept", "gone"] {
+        broker.block(name, wallet(8)).apply(&manage(name));
+    }
     assert_eq!(broker.registry.grant_count(), 10_000);
     let before = broker.clone();
     broker.delete("gone");
@@ -546,6 +555,98 @@ fn grants_of_deleted_topics_are_swept_out() {
     assert_eq!(before.registry.grant_count(), 10_000);
     let last = Address::left_padding_from(&[0]);
     assert!(broker.registry.grant(topic_id("kept"), last, Right::Publish).is_some());
+}
+
+/// A digest that leaves a fact out would prove nothing.
+#[test]
+fn every_fact_moves_the_digest() {
+    let mut broker = Broker::new();
+    broker.register("t", wallet(1)).grant("t", wallet(2), Right::Publish, GENESIS + 100);
+    broker.device(wallet(1), wallet(0xD1), GENESIS + 100).ban(wallet(3), GENESIS + 100);
+    let (broker_id, id, by) = (BROKER, topic_id("t"), Address::ZERO);
+    let origin_banned = |until| Event::OriginBanned {
+        broker_id,
+        origin: B256::ZERO,
+        by,
+        until,
+        evidence: B256::ZERO,
+        reason: String::new(),
+    };
+    let epoch = broker.epoch("t");
+    let retain = Traits { retain: true, ..Traits::default() };
+    let sensitive = Traits { sensitive: true, ..Traits::default() };
+    let gateway = wallet(5);
+    let device = wallet(0xD1);
+    let events = [
+        Event::BrokerOwnershipTransferred {
+            broker_id,
+            previous_owner: wallet(0xB0),
+            new_owner: wallet(1),
+        },
+        Event::NamingPolicySet { broker_id, policy: NamingPolicy::Open },
+        Event::RegistrarSet { broker_id, registrar: wallet(5), allowed: true },
+        Event::GatewaySet { broker_id, gateway, uri: "mqtt://a".into() },
+        Event::GatewaySet { broker_id, gateway, uri: "mqtt://b".into() },
+        Event::PublishFeeSet { broker_id, wei_per_day: 7, effective_from: GENESIS + 500 },
+        Event::PublishFeeSet { broker_id, wei_per_day: 7, effective_from: GENESIS + 501 },
+        Event::SaleFeeSet { broker_id, basis_points: 7, effective_from: GENESIS + 500 },
+        banned(wallet(3), GENESIS + 101),
+        unbanned(wallet(3)),
+        origin_banned(GENESIS + 100),
+        origin_banned(GENESIS + 101),
+        Event::TraitsSet { broker_id, topic_id: id, traits: retain },
+        Event::TraitsSet { broker_id, topic_id: id, traits: sensitive },
+        Event::OfferSet { broker_id, topic_id: id, right: Right::Publish, offer: PRICED },
+        Event::OfferSet { broker_id, topic_id: id, right: Right::Subscribe, offer: PRICED },
+        Event::OfferSet { broker_id, topic_id: id, right: Right::Publish, offer: PUBLIC },
+        Event::ManagerSet { broker_id, topic_id: id, manager: wallet(2), allowed: true },
+        transferred("t", wallet(1), wallet(2)),
+        granted("t", wallet(2), Right::Publish, epoch, GENESIS + 101),
+        granted("t", wallet(2), Right::Subscribe, epoch, GENESIS + 101),
+        revoked("t", wallet(2), Right::Publish, epoch, GENESIS + 100),
+        blocked("t", wallet(2)),
+        Event::DeviceAuthorized { wallet: wallet(1), device, until: GENESIS + 101, generation: 0 },
+        Event::DeviceAuthorized { wallet: wallet(2), device, until: GENESIS + 100, generation: 0 },
+        Event::DeviceRevoked { wallet: wallet(1), device },
+        Event::AllDevicesRevoked { wallet: wallet(1), generation: 1 },
+        Event::TokensInvalidated { wallet: wallet(1), before: 1 },
+        Event::TopicDeleted { broker_id, topic_id: id, owner: wallet(1), epoch },
+        registered("u", wallet(1), 1, Traits::default(), CLOSED, CLOSED),
+        registered("u", wallet(1), 2, Traits::default(), CLOSED, CLOSED),
+    ];
+    let digest_after = |event: &Event| {
+        let mut after = broker.clone();
+        after.apply(event);
+        after.registry.digest()
+    };
+    let digests: std::collections::BTreeSet<B256> =
+        events.iter().map(digest_after).chain([broker.registry.digest()]).collect();
+    assert_eq!(digests.len(), events.len() + 1);
+
+    let nothing_new = Event::Credited { payee: wallet(1), amount_wei: U256::from(1) };
+    assert!(!nothing_new.changes_state());
+    assert_eq!(digest_after(&nothing_new), broker.registry.digest());
+    assert!(events.iter().all(Event::changes_state));
+}
+
+#[test]
+fn a_fee_that_is_announced_counts_from_its_moment_on() {
+    let mut broker = Broker::new();
+    let set = |wei_per_day, effective_from| Event::PublishFeeSet {
+        broker_id: BROKER,
+        wei_per_day,
+        effective_from,
+    };
+    broker.apply(&set(5, GENESIS));
+    broker.apply(&set(9, GENESIS + 100));
+    let fee = |broker: &Broker, now| broker.registry.publish_fee(now);
+    assert_eq!([fee(&broker, GENESIS + 99), fee(&broker, GENESIS + 100)], [5, 9]);
+    // Announcing another before that moment leaves what is in force.
+    broker.apply(&set(7, GENESIS + 50));
+    assert_eq!(
+        [fee(&broker, GENESIS + 49), fee(&broker, GENESIS + 50), fee(&broker, GENESIS + 100)],
+        [5, 7, 7]
+    );
 }
 
 /// Ended bans of origins do not pile up, and those in force are never dropped.
