@@ -43,7 +43,9 @@ lint: rust node_modules/.ready dotenv ## formats, warnings, generated interfaces
 	@script/lint
 
 bench-path: setup ## what one forwarded PUBLISH costs, and the gateway beside HAProxy
-	@script/bench-path $(ARGS)
+	@script/setup measuring
+	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-bench --bins
+	@exec $(TARGET)/release/bench-path $(ARGS)
 
 container: rust node_modules/.ready dotenv ## build the image and try it in a container (root, Debian or Ubuntu)
 	@script/container-ci

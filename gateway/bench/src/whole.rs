@@ -1,0 +1,156 @@
+//! What one forwarded PUBLISH costs in the whole gateway: sockets, runtime, session and machine.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use eyre::{Result, WrapErr as _, bail, eyre};
+use flytrap_gateway::config::Config;
+use flytrap_gateway::{server, tls};
+use flytrap_site::{Gateway, Site};
+use tokio_util::sync::CancellationToken;
+
+use crate::compare::Rig;
+use crate::process::{Pinning, is_there, script};
+use crate::rig::{Answer, Case, Order};
+use crate::{allocations, ground};
+
+const CLIENTS: usize = 10;
+
+/// Prints allocations, and instructions where valgrind is there.
+pub(crate) async fn run() -> Result<()> {
+    let publish = Case { deliver: false, qos: 0, payload: 64, batch: 50, pace: None };
+    let cases =
+        [("client to broker", publish), ("broker to client", Case { deliver: true, ..publish })];
+    let dir = tempfile::tempdir()?;
+    let own = std::env::current_exe()?;
+    for (name, case) in cases {
+        let allocations =
+            allocations_of(dir.path(), &own, case).await.wrap_err("counting allocations")?;
+        println!("  {name}, QoS 0, 64 octets: {allocations}");
+    }
+    if !is_there("valgrind") {
+        println!("  instructions: not counted, valgrind is missing");
+        return Ok(());
+    }
+    let gateway = own.with_file_name("flytrap-gateway");
+    for (name, case) in cases {
+        for batch in [50, 1] {
+            let count = instructions_of(dir.path(), &gateway, Case { batch, ..case })
+                .await
+                .wrap_err("counting instructions")?;
+            println!(
+                "  {name}, QoS 0, 64 octets, written {batch} at a time: {count:.0} instructions"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn allocations_of(dir: &Path, own: &Path, case: Case) -> Result<String> {
+    const EACH: u64 = 50_000;
+    let start = dir.join("counting-gateway");
+    script(&start, &format!("export FLYTRAP_LOG=info\nexec '{}' \"$@\"", own.display()))?;
+    let (site, mut rig, gateway) = begin(&start, "").await?;
+    let counter: SocketAddr =
+        std::fs::read_to_string(counter_file(&site.dir().join("gateway-ready.json")))?.parse()?;
+    open(&mut rig, &site, &gateway, case)?;
+    let before = count_at(counter)?;
+    let messages = ran(rig.tell(&Order::Run { each: EACH })?)?;
+    let made = count_at(counter)? - before;
+    // What the rest of the process does meanwhile (it follows the chain) is not the messages' doing.
+    let before = count_at(counter)?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let idle = count_at(counter)? - before;
+    Ok(format!(
+        "{:.4} allocations ({made} in all for {messages} messages; the same process makes {idle} a second when idle)",
+        made as f64 / messages as f64
+    ))
+}
+
+async fn instructions_of(dir: &Path, gateway: &Path, case: Case) -> Result<f64> {
+    let start = dir.join("gateway-under-callgrind");
+    let out = dir.join("callgrind.out");
+    let body = format!(
+        "export FLYTRAP_LOG=warn\nexec valgrind --tool=callgrind --callgrind-out-file='{}' '{}' \"$@\"",
+        out.display(),
+        gateway.display()
+    );
+    script(&start, &body)?;
+    let (few, many) = (2_000, 12_000);
+    let (messages, less) = instructions_with(&start, case, few).await?;
+    let (more_messages, more) = instructions_with(&start, case, many).await?;
+    Ok((more - less) as f64 / (more_messages - messages) as f64)
+}
+
+/// Messages moved, and instructions from the gateway's start to its end.
+async fn instructions_with(start: &Path, case: Case, each: u64) -> Result<(u64, u64)> {
+    // Asking the node costs instructions too, and the longer run would ask more often.
+    let (site, mut rig, mut gateway) = begin(start, "poll = \"20s\"").await?;
+    open(&mut rig, &site, &gateway, case)?;
+    let messages = ran(rig.tell(&Order::Run { each })?)?;
+    rig.tell(&Order::Close)?;
+    gateway.child.stop(Duration::from_secs(60)).await?;
+    let log = gateway.child.log();
+    let count = log
+        .lines()
+        .rev()
+        .find_map(|line| line.split_once("Collected : "))
+        .map(|(_, count)| count.trim().to_owned());
+    let count =
+        count.ok_or_else(|| eyre!("callgrind counted nothing\n{}", gateway.child.tail()))?;
+    Ok((messages, count.parse()?))
+}
+
+async fn begin(program: &Path, chain: &str) -> Result<(Site, Rig, Gateway)> {
+    let site = ground::site(program).await?;
+    let rig = Rig::start(&Pinning::none())?;
+    let gateway = ground::gateway(&site, rig.sink, chain).await?;
+    Ok((site, rig, gateway))
+}
+
+/// Opens, and lets every session come to a steady state.
+fn open(rig: &mut Rig, site: &Site, gateway: &Gateway, case: Case) -> Result<()> {
+    let clients = ground::clients(site, CLIENTS)?;
+    rig.tell(&Order::Open { proxy: gateway.listener("mqtt")?, case, clients })?;
+    rig.tell(&Order::Run { each: 1_000 })?;
+    Ok(())
+}
+
+fn ran(said: Answer) -> Result<u64> {
+    match said {
+        Answer::Ran { messages, .. } => Ok(messages),
+        other => bail!("the rig says {other:?}"),
+    }
+}
+
+/// The gateway in this process, whose allocator counts. Whoever connects to the address in the counter file is told the count.
+pub(crate) fn counted_gateway(config: &Path, ready_file: PathBuf) -> Result<()> {
+    tls::install_provider();
+    let config = Config::load(config)?;
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    std::fs::write(counter_file(&ready_file), listener.local_addr()?.to_string())?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let told =
+                stream.and_then(|mut stream| stream.write_all(&allocations::count().to_be_bytes()));
+            if told.is_err() {
+                return;
+            }
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(server::run(config, Some(ready_file), CancellationToken::new()))?;
+    Ok(())
+}
+
+fn counter_file(ready_file: &Path) -> PathBuf {
+    ready_file.with_extension("allocations")
+}
+
+fn count_at(counter: SocketAddr) -> Result<u64> {
+    let mut octets = [0; 8];
+    TcpStream::connect(counter)?.read_exact(&mut octets)?;
+    Ok(u64::from_be_bytes(octets))
+}
