@@ -14,7 +14,13 @@ use crate::units::{self, Amount, Span};
 
 /// Wallet and auditor side of FlyTrap: topics, access, devices, tokens, bans, and the story that the chain tells.
 #[derive(Debug, Parser)]
-#[command(name = "flytrap", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "flytrap",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

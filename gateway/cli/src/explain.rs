@@ -143,6 +143,9 @@ fn refused(
     let topic = denial.topic_id().and_then(|id| registry.topic_by_id(id));
     let mut because = denial.to_string();
     if let Some(topic) = topic {
+        // The price follows as advice, in the units of people.
+        let price = [", price ", ", free to claim "].iter().find_map(|word| because.find(word));
+        because.truncate(price.unwrap_or(because.len()));
         // People know topics by name.
         because =
             because.replace(&format!("topic {}", topic.id), &format!("`{}`", safe(&topic.name)));

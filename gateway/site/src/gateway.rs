@@ -12,6 +12,8 @@ use alloy::primitives::U256;
 use eyre::{Result, WrapErr, bail, eyre};
 use flytrap_chain::keys::Key;
 use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use toml::{Table, Value};
 
 use crate::authority::write_secret;
@@ -92,6 +94,70 @@ impl Gateway {
         self.ready().await
     }
 
+    /// Asks its health listener: `readyz`, `healthz` or `metrics`. Returns status and body.
+    ///
+    /// # Errors
+    /// If it does not answer within five seconds.
+    pub async fn ask(&self, path: &str) -> Result<(u16, String)> {
+        let exchange = async {
+            let mut socket = TcpStream::connect(self.health()).await?;
+            let request =
+                format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            socket.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(5), exchange).await;
+        let answer = answer.wrap_err("no answer in five seconds").and_then(|answer| Ok(answer?));
+        let answer =
+            answer.wrap_err_with(|| format!("{} at http://{}/{path}", self.name, self.health()))?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        Ok((status.ok_or_else(|| eyre!("no HTTP: {answer}"))?, body.to_owned()))
+    }
+
+    /// The value of a metric without labels, by the end of its name, such as `mirror_height`.
+    ///
+    /// # Errors
+    /// If the gateway does not answer or has no such metric.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let (_, body) = self.ask("metrics").await?;
+        let mut lines = body
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_once(' '));
+        let found = lines
+            .find(|(found, _)| found.ends_with(name))
+            .and_then(|(_, value)| value.parse().ok());
+        found.ok_or_else(|| eyre!("{} has no metric `{name}`", self.name))
+    }
+
+    /// Waits until its mirror has come to a block. Returns how long that took.
+    ///
+    /// # Errors
+    /// If it has not within `patience`.
+    pub async fn until_height(&self, height: u64, patience: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        // Heights stay far below the 2^53 up to which a float is exact.
+        #[allow(clippy::cast_precision_loss)]
+        let height = height as f64;
+        loop {
+            let at = self.metric("mirror_height").await?;
+            if at >= height {
+                return Ok(start.elapsed());
+            }
+            if start.elapsed() >= patience {
+                bail!(
+                    "{} is at block {at} after {patience:?}, wanted {height}\n{}",
+                    self.name,
+                    self.child.tail()
+                );
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
     fn ready_file(&self) -> PathBuf {
         ready_file(&self.ground, &self.name)
     }
@@ -164,11 +230,9 @@ pub(crate) fn config(facts: &Facts<'_>, overrides: &str) -> Result<Table> {
         poll = "50ms"
         [[listener]]
         name = "mqtt"
-        bind = "127.0.0.1:0"
         allow_tokens_without_tls = true
         [[listener]]
         name = "mqtts"
-        bind = "127.0.0.1:0"
         [broker]
         [gateway]
         [audit]
@@ -185,10 +249,12 @@ pub(crate) fn config(facts: &Facts<'_>, overrides: &str) -> Result<Table> {
     .into_iter()
     .collect();
     if let Some(Value::Array(listeners)) = table.get_mut("listener") {
-        listeners[1]["tls"] = Value::Table(identity);
-        if let Some((plain, tls)) = facts.ports {
-            listeners[0]["bind"] = Value::String(format!("127.0.0.1:{plain}"));
-            listeners[1]["bind"] = Value::String(format!("127.0.0.1:{tls}"));
+        let ports = facts.ports.map_or([0, 0], |(plain, tls)| [plain, tls]);
+        for (listener, port) in listeners.iter_mut().filter_map(Value::as_table_mut).zip(ports) {
+            listener.insert("bind".into(), Value::String(format!("127.0.0.1:{port}")));
+            if listener.get("name").and_then(Value::as_str) == Some("mqtts") {
+                listener.insert("tls".into(), Value::Table(identity.clone()));
+            }
         }
     }
     let mut set = |section: &str, key: &str, value: Value| {

@@ -45,7 +45,7 @@ pub(crate) struct Stock {
 
 #[derive(Debug)]
 enum Tool {
-    Mosquitto { publish: PathBuf, subscribe: PathBuf },
+    Mosquitto { publish: PathBuf, subscribe: PathBuf, stdbuf: PathBuf },
     MqttJs { node: PathBuf },
 }
 
@@ -63,8 +63,9 @@ pub(crate) struct Way<'a> {
 impl Stock {
     /// Finds a client; `mqtt5` says whether the broker behind the gateway speaks it.
     pub(crate) fn find(mqtt5: bool) -> Result<Self> {
-        let tool = match (on_path("mosquitto_pub"), on_path("mosquitto_sub")) {
-            (Some(publish), Some(subscribe)) => Tool::Mosquitto { publish, subscribe },
+        // Into a file, Mosquitto's clients say what they have seen only after a message; `stdbuf` makes them say it at once.
+        let tool = match (on_path("mosquitto_pub"), on_path("mosquitto_sub"), on_path("stdbuf")) {
+            (Some(publish), Some(subscribe), Some(stdbuf)) => Tool::Mosquitto { publish, subscribe, stdbuf },
             _ => Tool::MqttJs {
                 node: on_path("node").ok_or_else(|| {
                     eyre!("neither mosquitto_pub and mosquitto_sub nor node was found: run `make setup`")
@@ -98,8 +99,8 @@ impl Stock {
         payload: &str,
     ) -> Result<Run> {
         let command = match &self.tool {
-            Tool::Mosquitto { publish, .. } => {
-                let mut command = self.mosquitto(publish, way, login, topic);
+            Tool::Mosquitto { publish, stdbuf, .. } => {
+                let mut command = self.mosquitto(stdbuf, publish, way, login, topic);
                 command.args(["-m", payload]);
                 command
             }
@@ -125,8 +126,8 @@ impl Stock {
         filter: &str,
     ) -> Result<Run> {
         let command = match &self.tool {
-            Tool::Mosquitto { subscribe, .. } => {
-                let mut command = self.mosquitto(subscribe, way, login, filter);
+            Tool::Mosquitto { subscribe, stdbuf, .. } => {
+                let mut command = self.mosquitto(stdbuf, subscribe, way, login, filter);
                 command.args(["-F", "MESSAGE %t %p"]);
                 command
             }
@@ -171,8 +172,16 @@ impl Stock {
         Ok(Run { child: site.spawn(&format!("client-{number}-{what}"), command)? })
     }
 
-    fn mosquitto(&self, program: &Path, way: Way<'_>, login: &Login, topic: &str) -> Command {
-        let mut command = Command::new(program);
+    fn mosquitto(
+        &self,
+        stdbuf: &Path,
+        program: &Path,
+        way: Way<'_>,
+        login: &Login,
+        topic: &str,
+    ) -> Command {
+        let mut command = Command::new(stdbuf);
+        command.arg("-oL").arg(program);
         command.args([
             "-d",
             "-V",

@@ -1,0 +1,316 @@
+//! What a person does at the command line, against real contracts on a real node.
+
+use std::process::{Command, Output};
+
+use flytrap_site::{Site, SiteOptions};
+use serde_json::Value;
+
+struct Person<'a> {
+    site: &'a Site,
+    role: &'a str,
+}
+
+impl Person<'_> {
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flytrap"));
+        command.env_clear().current_dir(self.site.dir());
+        command.arg("--rpc").arg(self.site.chain.http().as_str());
+        command.arg("--deployment").arg(&self.site.deployment_file);
+        command.arg("--broker").arg(self.site.broker_id.to_string());
+        command.env("FLYTRAP_KEY_FILE", self.site.key_file(self.role));
+        command.args(words);
+        command
+    }
+
+    fn tries(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("the program")
+    }
+
+    /// Runs it with --json and returns what it answers.
+    fn does(&self, words: &[&str]) -> Value {
+        let output = self.tries(&[&["--json"], words].concat());
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{words:?}: {} {out} {err}", output.status);
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{words:?}: {error}: {out}"))
+    }
+
+    /// Runs it and returns what it tells people.
+    fn hears(&self, words: &[&str]) -> String {
+        let output = self.tries(words);
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs it, expects it to fail, and returns why.
+    fn is_refused(&self, words: &[&str]) -> String {
+        let output = self.tries(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    }
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).into_owned()
+}
+
+async fn site() -> Site {
+    let options = SiteOptions { gateway: false, recorder: false, ..SiteOptions::default() };
+    Site::start(options).await.expect("a site")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_registered_sold_and_revoked_and_every_step_is_audited() {
+    let site = site().await;
+    let owner = Person { site: &site, role: "topic-owner" };
+    let reader = Person { site: &site, role: "reader" };
+    let whose = site.wallets.reader.address().to_string();
+
+    let registered = owner.does(&["topic", "register", "farm/n1", "--subscribe", "0.01ether/1d"]);
+    assert_eq!(registered["name"], "farm/n1");
+    assert!(owner.hears(&["topic", "list"]).contains("0.01 ether/1d"));
+
+    let answer = reader.tries(&["can", &whose, "subscribe", "farm/n1/ph"]);
+    assert_eq!(answer.status.code(), Some(3), "{}", text(&answer.stderr));
+    assert!(
+        text(&answer.stdout).contains("1d of access costs 0.01 ether"),
+        "{}",
+        text(&answer.stdout)
+    );
+
+    let low = [
+        "access",
+        "buy",
+        "subscribe",
+        "farm/n1",
+        "--periods",
+        "2",
+        "--max-price",
+        "0.01ether",
+        "--yes",
+    ];
+    assert!(reader.is_refused(&low).contains("cost 0.02 ether, --max-price is 0.01 ether"));
+    let unasked = ["access", "buy", "subscribe", "farm/n1"];
+    assert!(reader.is_refused(&unasked).contains("--yes"));
+    let bought = reader.does(&["access", "buy", "subscribe", "farm/n1", "--periods", "2", "--yes"]);
+    assert_eq!(bought["paidWei"], "20000000000000000");
+    assert!(
+        reader.hears(&["can", &whose.to_lowercase(), "subscribe", "farm/n1/#"]).starts_with("yes")
+    );
+    assert!(reader.hears(&["access", "show", &whose, "farm/n1"]).contains("subscribe  until"));
+
+    let revoke = [
+        "access",
+        "revoke",
+        &whose,
+        "subscribe",
+        "farm/n1",
+        "--basis",
+        "contract",
+        "--note",
+        "season over",
+    ];
+    let revoked = owner.does(&revoke);
+    assert_ne!(revoked["refundWei"], "0");
+    assert_eq!(reader.tries(&["can", &whose, "subscribe", "farm/n1"]).status.code(), Some(3));
+
+    let story = owner.does(&["audit", "topic", "farm/n1"]);
+    let events: Vec<&str> = story
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|row| row["event"]["event"].as_str())
+        .collect();
+    assert_eq!(events, ["TopicRegistered", "AccessBought", "AccessRevoked"]);
+    assert_eq!(story[2]["why"], "contract, \"season over\"");
+    assert_eq!(story[2]["tx"], revoked["tx"]);
+    // The same rows for every spelling of the wallet, and none of the later ones if they are cut off.
+    let upper = format!("0x{}", whose[2..].to_uppercase());
+    let by_wallet = |spelling: &str| owner.does(&["audit", "wallet", spelling]);
+    assert_eq!(by_wallet(&upper), by_wallet(&whose.to_lowercase()));
+    assert_eq!(by_wallet(&whose).as_array().map(Vec::len), Some(2));
+    let until = format!("block:{}", bought["block"]);
+    assert_eq!(
+        owner.does(&["audit", "topic", "farm/n1", "--to", &until]).as_array().map(Vec::len),
+        Some(2)
+    );
+
+    owner.does(&["topic", "delete", "farm/n1"]);
+    assert!(owner.is_refused(&["topic", "show", "farm/n1"]).contains("not registered"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owners_grant_block_and_reprice_and_strangers_may_not() {
+    let site = site().await;
+    let owner = Person { site: &site, role: "topic-owner" };
+    let stranger = Person { site: &site, role: "stranger" };
+    let publisher = site.wallets.publisher.address().to_string();
+    owner.does(&["topic", "register", "farm", "--publish", "free/1h", "--retain"]);
+    let error = stranger.is_refused(&["topic", "register", "farm/n1"]);
+    assert!(error.contains("NameNotYours"), "{error}");
+    let error =
+        stranger.is_refused(&["access", "grant", &publisher, "publish", "farm", "--life", "1d"]);
+    assert!(error.contains("NotTopicOwnerOrManager"), "{error}");
+
+    owner.does(&[
+        "access",
+        "grant",
+        &publisher,
+        "publish",
+        "farm",
+        "--life",
+        "1d",
+        "--purpose",
+        "care",
+    ]);
+    let can = |more: &[&str]| {
+        let words = [&["--json", "can", &publisher, "publish", "farm/n1"], more].concat();
+        serde_json::from_slice::<Value>(&stranger.tries(&words).stdout).expect("JSON")
+    };
+    assert_eq!(can(&["--retain"])["allowed"], true);
+    owner.does(&["topic", "set-traits", "farm", "--sensitive"]);
+    assert_eq!(can(&["--retain"])["rule"], "retain-not-allowed");
+    assert_eq!(can(&[])["allowed"], true);
+    owner.does(&["access", "block", &publisher, "farm"]);
+    assert_eq!(can(&[])["rule"], "blocked");
+    owner.does(&["access", "unblock", &publisher, "farm"]);
+    assert_eq!(can(&[])["allowed"], true);
+    owner.does(&["topic", "set-offer", "farm", "subscribe", "public"]);
+    let shown = owner.does(&["topic", "show", "farm"]);
+    assert_eq!(
+        (&shown["subscribeOffer"]["mode"], &shown["traits"]["sensitive"]),
+        (&"public".into(), &true.into())
+    );
+    assert_eq!(shown["grants"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn device_keys_act_for_their_wallet_until_they_are_revoked() {
+    let site = site().await;
+    let person = Person { site: &site, role: "publisher" };
+    let wallet = site.wallet(&site.wallets.publisher).await.expect("a wallet");
+    let made = person.does(&["device", "new", "--life", "30d"]);
+    let device = made["userName"].as_str().expect("a user name").to_owned();
+    assert_eq!(made["password"].as_str().map(str::len), Some(27));
+    let key = device.parse().expect("an address");
+    assert_eq!(wallet.wallet_of(key).await.expect("an answer"), wallet.address());
+    let told = text(&person.tries(&["can", &device, "publish", "x"]).stdout);
+    assert!(told.contains("is a device key of"), "{told}");
+    assert_eq!(person.does(&["device", "list"])[0]["acts"], true);
+    person.does(&["device", "revoke", &device]);
+    assert!(wallet.wallet_of(key).await.expect("an answer").is_zero());
+    assert_eq!(person.does(&["device", "list"])[0]["acts"], false);
+
+    let own = site.key_file("other-reader");
+    person.does(&[
+        "device",
+        "authorize",
+        "--device-key-file",
+        &own.display().to_string(),
+        "--life",
+        "1h",
+    ]);
+    person.does(&["device", "revoke-all"]);
+    let other = site.wallets.other_reader.address();
+    assert!(wallet.wallet_of(other).await.expect("an answer").is_zero());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bans_are_added_listed_and_lifted() {
+    let site = site().await;
+    let owner = Person { site: &site, role: "broker-owner" };
+    let whom = site.wallets.stranger.address().to_string();
+    let origin = format!("0x{}", "ab".repeat(32));
+    owner.does(&["ban", "add", &whom, "--life", "1h", "--reason", "flood"]);
+    owner.does(&["ban", "add", &origin, "--life", "1h"]);
+    let listed = owner.does(&["ban", "list"]);
+    assert_eq!(
+        (&listed[0]["wallet"], &listed[1]["origin"]),
+        (&whom.to_lowercase().into(), &origin.as_str().into())
+    );
+    let answer = owner.tries(&["--json", "can", &whom, "publish", "x"]);
+    assert!(text(&answer.stdout).contains("\"rule\":\"banned\""), "{}", text(&answer.stdout));
+    owner.does(&["ban", "lift", &whom]);
+    owner.does(&["ban", "lift", &origin]);
+    assert_eq!(owner.does(&["ban", "list"]).as_array().map(Vec::len), Some(0));
+    let stranger = Person { site: &site, role: "stranger" };
+    let error = stranger.is_refused(&["ban", "add", &whom, "--life", "1h"]);
+    assert!(error.contains("NotBrokerOwnerOrGateway"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_made_without_the_chain_and_says_until_when_it_counts() {
+    let site = site().await;
+    let person = Person { site: &site, role: "reader" };
+    let token = person.does(&["token", "make", "--client-id", "dev1", "--life", "30d"]);
+    assert_eq!(token["password"].as_str().map(str::len), Some(99));
+    assert_eq!(token["userName"], site.wallets.reader.address().to_string());
+    let life =
+        token["expiresAt"].as_u64().zip(token["issuedAt"].as_u64()).map(|(end, start)| end - start);
+    assert_eq!(life, Some(30 * 86_400));
+    person.does(&["token", "invalidate"]);
+    let wallet = site.wallet(&site.wallets.reader).await.expect("a wallet");
+    assert!(wallet.tokens_valid_from(wallet.address()).await.expect("an answer") > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_is_created_shown_and_changed() {
+    let site = site().await;
+    let person = Person { site: &site, role: "publisher" };
+    let created = person.does(&["broker", "create", "--name", "Mill", "--policy", "curated"]);
+    let id = created["brokerId"].as_str().expect("an id");
+    let key = site.wallets.other_gateway.address().to_string();
+    let with = |words: &[&str]| person.does(&[&["--broker", id], words].concat());
+    with(&["broker", "set-gateway", &key, "mqtts://mill:8883"]);
+    with(&["broker", "set-policy", "open"]);
+    let shown = with(&["broker", "show"]);
+    assert_eq!((&shown["name"], &shown["policy"]), (&"Mill".into(), &"open".into()));
+    assert_eq!(shown["gateways"][0]["uri"], "mqtts://mill:8883");
+    with(&["broker", "remove-gateway", &key]);
+    assert_eq!(with(&["broker", "show"])["gateways"].as_array().map(Vec::len), Some(0));
+    let output = person.hears(&[
+        "--broker",
+        id,
+        "broker",
+        "set-fee",
+        "--publish-per-day",
+        "0.001ether",
+        "--sale",
+        "2.5%",
+    ]);
+    assert!(output.contains("0.001 ether a day") && output.contains("2.5%"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_name_the_thing_and_what_to_do() {
+    let site = site().await;
+    let person = Person { site: &site, role: "reader" };
+    let run = |mut command: Command| {
+        let output = command.output().expect("the program");
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    let mut keyless = person.command(&["topic", "register", "a"]);
+    keyless.env_remove("FLYTRAP_KEY_FILE");
+    assert!(run(keyless).contains("--key-file"));
+    let mut exposed = person.command(&["topic", "register", "a"]);
+    let file = site.dir().join("exposed.key");
+    std::fs::copy(site.key_file("reader"), &file).expect("a copy");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&file, open).expect("a mode");
+    exposed.env("FLYTRAP_KEY_FILE", &file);
+    assert!(run(exposed).contains("chmod 600"));
+    let missing = person.command(&["topic", "list", "--deployment", "nowhere.json"]);
+    assert!(run(missing).contains("nowhere.json"));
+    let unknown = person.command(&["--broker", "77", "topic", "list"]);
+    assert!(run(unknown).contains("broker 77 does not exist"));
+    let elsewhere = person.command(&["topic", "list", "--rpc", "http://127.0.0.1:1"]);
+    assert!(run(elsewhere).contains("127.0.0.1:1"));
+    let mut usual = Command::new(env!("CARGO_BIN_EXE_flytrap"));
+    usual.env_clear().current_dir(site.dir()).args([
+        "topic",
+        "list",
+        "--rpc",
+        site.chain.http().as_str(),
+    ]);
+    assert!(run(usual).contains("deployments/31337.json"));
+}
