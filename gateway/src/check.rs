@@ -1,0 +1,124 @@
+//! `check-config`: says of each thing that a start would need whether it is there, one line each.
+
+use std::fmt;
+use std::path::Path;
+
+use flytrap_chain::wallet::Contracts;
+use flytrap_chain::{Deployment, WalletError};
+
+use crate::config::{BrokerCredentials, Config, Problems, Recording};
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether it is as wanted.
+    pub ok: bool,
+    /// What was looked at, what was found, what to do.
+    pub line: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", if self.ok { "ok   " } else { "WRONG" }, self.line)
+    }
+}
+
+fn ok(line: impl Into<String>) -> Finding {
+    Finding { ok: true, line: line.into() }
+}
+
+fn wrong(line: impl Into<String>) -> Finding {
+    Finding { ok: false, line: line.into() }
+}
+
+/// Checks the file and everything it names; with `chain`, also what is on chain. Changes nothing anywhere.
+pub async fn check(path: &Path, chain: bool) -> Vec<Finding> {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(problems) => return each(&problems),
+    };
+    let mut findings = describe(&config);
+    let deployment = match Deployment::read(&config.chain.deployment) {
+        Ok(deployment) => deployment,
+        Err(error) => {
+            findings.push(wrong(error.to_string()));
+            return findings;
+        }
+    };
+    findings.push(ok(format!(
+        "deployment {}: chain {}",
+        config.chain.deployment.display(),
+        deployment.chain_id
+    )));
+    if chain {
+        on_chain(&config, deployment, &mut findings).await;
+    }
+    findings
+}
+
+fn each(problems: &Problems) -> Vec<Finding> {
+    problems.to_string().lines().map(wrong).collect()
+}
+
+fn describe(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![ok(format!("configuration {}", config.file.display()))];
+    for listener in &config.listeners {
+        let how = match (&listener.tls, listener.allow_tokens_without_tls) {
+            (Some(_), _) => "TLS, certificate and key match",
+            (None, true) => "plain text, tokens accepted",
+            (None, false) => "plain text, and tokens are refused on it: nobody can log in there",
+        };
+        findings.push(ok(format!("listener {} {}: {how}", listener.name, listener.bind)));
+    }
+    let tls = if config.broker.tls.is_some() { "TLS, verified" } else { "plain text" };
+    let credentials = match config.broker.credentials {
+        BrokerCredentials::None => "no credentials",
+        BrokerCredentials::Fixed { .. } => "fixed credentials",
+        BrokerCredentials::Wallet => "the wallet as user name",
+    };
+    findings.push(ok(format!("broker {}: {tls}, {credentials}", config.broker.address)));
+    findings.push(match &config.recording {
+        Recording::Off => ok("recording is off: no bans and alerts on chain"),
+        Recording::On(key) => ok(format!("gateway key {}", key.address())),
+    });
+    findings
+}
+
+async fn on_chain(config: &Config, deployment: Deployment, findings: &mut Vec<Finding>) {
+    // Each node by itself: the first that answers must not hide that the second is on another chain.
+    let mut reader = None;
+    for url in &config.chain.urls {
+        let host = url.host_str().unwrap_or_default();
+        match Contracts::connect(vec![url.clone()], deployment.clone()).await {
+            Ok(contracts) => {
+                findings.push(ok(format!(
+                    "node {host}: chain {}, the contracts have code",
+                    deployment.chain_id
+                )));
+                reader.get_or_insert(contracts);
+            }
+            Err(error) => findings.push(wrong(format!("node {host}: {error}"))),
+        }
+    }
+    let Some(contracts) = reader else { return };
+    let (id, failed) = (config.chain.broker_id, |error: WalletError| wrong(error.to_string()));
+    findings.push(match contracts.broker_owner(id).await {
+        Ok(owner) if owner.is_zero() => {
+            wrong(format!("`chain.broker_id` {id} does not exist: create a broker with `flytrap broker create`, or correct the id"))
+        }
+        Ok(owner) => ok(format!("broker id {id}: owned by {owner}")),
+        Err(error) => failed(error),
+    });
+    let Recording::On(key) = &config.recording else { return };
+    let address = key.address();
+    findings.push(match contracts.is_gateway(id, address).await {
+        Ok(true) => ok(format!("gateway key {address}: registered for broker {id}")),
+        Ok(false) => wrong(format!("gateway key {address} is no gateway of broker {id}: let its owner run `flytrap broker gateway`, or correct the key")),
+        Err(error) => failed(error),
+    });
+    findings.push(match contracts.balance(address).await {
+        Ok(wei) if wei.is_zero() => wrong(format!("gateway key {address} has no ether: bans and alerts could not be recorded, send it some")),
+        Ok(wei) => ok(format!("gateway key {address}: {wei} wei")),
+        Err(error) => failed(error),
+    });
+}

@@ -1,0 +1,228 @@
+//! The shape of the configuration file: every key, its type and its default.
+//!
+//! Only [`super::resolve`] sees these; `docs/configuration.md` explains each key to operators.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flytrap_policy::Options;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::DenyAction;
+use super::value::{BrokerId, HostPort, NodeUrl, Span};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) state_dir: PathBuf,
+    pub(super) chain: Chain,
+    #[serde(default)]
+    pub(super) listener: Vec<Listener>,
+    pub(super) broker: Broker,
+    pub(super) gateway: Spanned<Gateway>,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) access: Options,
+    #[serde(default)]
+    pub(super) audit: Audit,
+    #[serde(default)]
+    pub(super) health: Health,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Chain {
+    pub(super) urls: Spanned<Vec<NodeUrl>>,
+    pub(super) deployment: Spanned<PathBuf>,
+    pub(super) broker_id: BrokerId,
+    #[serde(default)]
+    pub(super) confirmations: u64,
+    #[serde(default = "Chain::poll")]
+    pub(super) poll: Span,
+    #[serde(default = "Chain::stale_after")]
+    pub(super) stale_after: Spanned<Span>,
+    #[serde(default = "Chain::distrust_after")]
+    pub(super) distrust_after: Spanned<Span>,
+    pub(super) max_head_age: Option<Span>,
+    #[serde(default = "Chain::history")]
+    pub(super) history: Spanned<usize>,
+}
+
+impl Chain {
+    fn poll() -> Span {
+        Span(Duration::from_millis(500))
+    }
+    fn stale_after() -> Spanned<Span> {
+        Spanned::new(0..0, Span(Duration::from_secs(60)))
+    }
+    fn distrust_after() -> Spanned<Span> {
+        Spanned::new(0..0, Span(Duration::from_secs(600)))
+    }
+    fn history() -> Spanned<usize> {
+        Spanned::new(0..0, 128)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    pub(super) name: Spanned<String>,
+    pub(super) bind: Spanned<SocketAddr>,
+    #[serde(default)]
+    pub(super) allow_tokens_without_tls: bool,
+    #[serde(default = "Listener::deny_action")]
+    pub(super) deny_action: DenyAction,
+    pub(super) tls: Option<ListenerTls>,
+}
+
+impl Listener {
+    fn deny_action() -> DenyAction {
+        DenyAction::Acknowledge
+    }
+
+    /// What is used where the file names no listener: this machine only.
+    pub(super) fn loopback() -> Self {
+        Self {
+            name: Spanned::new(0..0, "mqtt".to_owned()),
+            bind: Spanned::new(0..0, SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))),
+            allow_tokens_without_tls: false,
+            deny_action: Self::deny_action(),
+            tls: None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListenerTls {
+    pub(super) certificate: Spanned<PathBuf>,
+    pub(super) key: Spanned<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Broker {
+    pub(super) address: HostPort,
+    pub(super) tls: Option<BrokerTls>,
+    #[serde(default)]
+    pub(super) credentials: Credentials,
+    #[serde(default = "Broker::connect_timeout")]
+    pub(super) connect_timeout: Span,
+    #[serde(default = "Broker::probe_interval")]
+    pub(super) probe_interval: Span,
+}
+
+impl Broker {
+    fn connect_timeout() -> Span {
+        Span(Duration::from_secs(5))
+    }
+    fn probe_interval() -> Span {
+        Span(Duration::from_secs(5))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BrokerTls {
+    pub(super) server_name: Option<Spanned<String>>,
+    pub(super) ca: Option<Spanned<PathBuf>>,
+}
+
+/// `"none"`, `"wallet"`, or a table with a fixed user name and password.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Credentials {
+    #[default]
+    None,
+    Wallet,
+    Fixed(Fixed),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fixed {
+    pub(super) user_name: String,
+    pub(super) password_file: Spanned<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gateway {
+    pub(super) record: Option<Record>,
+    pub(super) key_file: Option<Spanned<PathBuf>>,
+    pub(super) keystore: Option<Spanned<PathBuf>>,
+    pub(super) passphrase_file: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Record {
+    On,
+    Off,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub(super) connect_deadline: Span,
+    pub(super) connect_max_octets: Spanned<usize>,
+    pub(super) max_connections: Spanned<usize>,
+    pub(super) max_connections_per_origin: Spanned<usize>,
+    pub(super) max_packet_octets: Spanned<usize>,
+    pub(super) failures: Spanned<u32>,
+    pub(super) ban: Spanned<Span>,
+    pub(super) proof_beats_ban: bool,
+    pub(super) longest_token_life: Span,
+    pub(super) drain: Span,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let count = |n| Spanned::new(0..0, n);
+        Self {
+            connect_deadline: Span(Duration::from_secs(10)),
+            connect_max_octets: count(16 * 1024),
+            max_connections: count(20_000),
+            max_connections_per_origin: count(1_000),
+            max_packet_octets: count(1024 * 1024),
+            failures: Spanned::new(0..0, 5),
+            ban: Spanned::new(0..0, Span(Duration::from_secs(600))),
+            proof_beats_ban: true,
+            longest_token_life: Span(Duration::from_secs(366 * 86_400)),
+            drain: Span(Duration::from_secs(10)),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Audit {
+    pub(super) interval: Span,
+    pub(super) pseudonym_key_file: Option<Spanned<PathBuf>>,
+    pub(super) max_gas_per_day: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            interval: Span(Duration::from_secs(15)),
+            pseudonym_key_file: None,
+            max_gas_per_day: 50_000_000,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Health {
+    pub(super) bind: SocketAddr,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 9100)) }
+    }
+}

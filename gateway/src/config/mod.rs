@@ -1,0 +1,258 @@
+//! What the operator asked for, read once from a TOML file into types that leave nothing open.
+//!
+//! [`Config::load`] reads the text into the shape of the file ([`file`]), where every value already is what it means
+//! (a duration, an address, a URL); [`resolve`] then opens the files it names and checks what concerns several keys.
+//! Everything that is wrong is reported at once, each [`Problem`] with line and column, what was found and what to do.
+//! The rest of the program sees only [`Config`].
+
+mod file;
+mod problem;
+mod resolve;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::U256;
+use flytrap_chain::keys::Key;
+use flytrap_policy::Options;
+use url::Url;
+
+pub use problem::{Problem, Problems};
+pub(crate) use resolve::{pseudonym_key as secret_key, read_secret};
+pub use secret::Secret;
+pub use value::HostPort;
+
+/// The whole configuration of one gateway.
+#[derive(Debug)]
+pub struct Config {
+    /// The file it came from, for messages.
+    pub file: PathBuf,
+    /// Where the gateway keeps what must survive a restart.
+    pub state_dir: PathBuf,
+    /// Which chain, contracts and broker id to follow.
+    pub chain: ChainConfig,
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Arc<ListenerConfig>>,
+    /// The broker behind the gateway.
+    pub broker: BrokerConfig,
+    /// Whether bans and alerts go on chain, and by whose key.
+    pub recording: Recording,
+    /// Bounds on what clients may use.
+    pub limits: Limits,
+    /// What the registry leaves to the operator.
+    pub access: Options,
+    /// When and at which cost things go on chain.
+    pub audit: AuditConfig,
+    /// Where health and metrics are served.
+    pub health: HealthConfig,
+}
+
+/// Which chain is followed and when it is believed.
+#[derive(Debug, Clone)]
+pub struct ChainConfig {
+    /// Node URLs (http, https, ws, wss) in order of preference; at least one.
+    pub urls: Vec<Url>,
+    /// Path of the deployments file.
+    pub deployment: PathBuf,
+    /// The broker this gateway stands in front of.
+    pub broker_id: U256,
+    /// Blocks on top of a permission before it counts; restrictions always count at once.
+    pub confirmations: u64,
+    /// How often the node is asked for news.
+    pub poll: Duration,
+    /// Age of the last look at the chain from which on new sessions are refused.
+    pub stale_after: Duration,
+    /// Age from which on nothing is published or delivered.
+    pub distrust_after: Duration,
+    /// Oldest newest block of a node that counts as alive; `None` where blocks only come with transactions.
+    pub max_head_age: Option<Duration>,
+    /// Blocks that can be undone in a reorganisation without replaying all.
+    pub history: usize,
+}
+
+/// One address that clients connect to.
+#[derive(Debug)]
+pub struct ListenerConfig {
+    /// Label in logs and metrics, unique.
+    pub name: String,
+    /// Address and port; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// Accept bearer secrets (tokens) although this listener has no TLS.
+    pub allow_tokens_without_tls: bool,
+    /// What a 3.1 or 3.1.1 client sees of a refused PUBLISH, which has no answer for it.
+    pub deny_action: DenyAction,
+    /// Certificate and key, ready to use; `None` is plain text.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// How a refused PUBLISH looks to a client whose protocol cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DenyAction {
+    /// Acknowledged as usual and dropped: the session and its other topics go on.
+    Acknowledge,
+    /// The connection is closed, so that no device believes delivered what was dropped.
+    Close,
+}
+
+/// The broker and how to reach it.
+#[derive(Debug)]
+pub struct BrokerConfig {
+    /// Host and port.
+    pub address: HostPort,
+    /// TLS towards the broker, with the name its certificate must carry; `None` is plain TCP.
+    pub tls: Option<BrokerTls>,
+    /// What the gateway puts into CONNECT in place of the client's proof.
+    pub credentials: BrokerCredentials,
+    /// Deadline for TCP, TLS and, for the probe, CONNACK.
+    pub connect_timeout: Duration,
+    /// How often a real CONNECT asks whether the broker serves.
+    pub probe_interval: Duration,
+}
+
+/// TLS towards the broker.
+#[derive(Debug, Clone)]
+pub struct BrokerTls {
+    /// Name that is sent as SNI and that the certificate must prove.
+    pub server_name: rustls::pki_types::ServerName<'static>,
+    /// Roots and versions.
+    pub config: Arc<rustls::ClientConfig>,
+}
+
+/// User name and password towards the broker.
+#[derive(Debug, Clone)]
+pub enum BrokerCredentials {
+    /// Neither.
+    None,
+    /// The same for every session.
+    Fixed {
+        /// User name.
+        user_name: String,
+        /// Password, from a file.
+        password: Secret<Vec<u8>>,
+    },
+    /// The wallet's address (lower case, with 0x) as user name, no password.
+    Wallet,
+}
+
+/// Whether this gateway writes to the chain.
+#[derive(Debug, Clone)]
+pub enum Recording {
+    /// It only reads. Bans stay local, refusals are only counted.
+    Off,
+    /// Bans and alerts are sent with this key.
+    On(Key),
+}
+
+/// Bounds on clients.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From accept to accepted CONNECT, TLS included.
+    pub connect_deadline: Duration,
+    /// Octets a client may send before it has proved anything.
+    pub connect_max_octets: usize,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections of one origin (IPv4 address, IPv6 /64).
+    pub max_connections_per_origin: usize,
+    /// Largest packet of a proven client, header included.
+    pub max_packet_octets: usize,
+    /// Consecutive failures of one origin that do not ban yet.
+    pub failures: u32,
+    /// How long a ban lasts.
+    pub ban: Duration,
+    /// Whether a banned origin may still try a proof, one at a time and once a second.
+    pub proof_beats_ban: bool,
+    /// Longest life of a token that is accepted.
+    pub longest_token_life: Duration,
+    /// Time that sessions have to end when the gateway stops.
+    pub drain: Duration,
+}
+
+/// What goes on chain, when, and at which cost.
+#[derive(Debug, Clone)]
+pub struct AuditConfig {
+    /// Shortest time between two transactions.
+    pub interval: Duration,
+    /// Secret of the broker's gateways that turns origins into pseudonyms.
+    pub pseudonym_key: PseudonymKey,
+    /// Gas the gateway may spend in a day.
+    pub max_gas_per_day: u64,
+}
+
+/// Where the pseudonym key comes from.
+#[derive(Debug, Clone)]
+pub enum PseudonymKey {
+    /// Read from the file that several gateways share.
+    Given(Secret<[u8; 32]>),
+    /// Made at the first start and kept in the state directory.
+    Own,
+}
+
+/// Health and metrics.
+#[derive(Debug, Clone)]
+pub struct HealthConfig {
+    /// Address and port; port 0 lets the system choose.
+    pub bind: SocketAddr,
+}
+
+impl Config {
+    /// Reads and checks `path` and every file it names. Relative paths in it start at its own folder.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first; nothing is opened for writing or sent.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let text = std::fs::read_to_string(path).map_err(|e| Problems::unreadable(path, &e))?;
+        Self::parse(path, &text)
+    }
+
+    /// As [`Config::load`], with the text in hand; `path` is for messages and relative paths.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Problems> {
+        let file = toml::from_str(text).map_err(|e| Problems::syntax(path, text, &e))?;
+        resolve::resolve(path, text, file)
+    }
+}
+
+#[cfg(test)]
+impl ChainConfig {
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            urls: Vec::new(),
+            deployment: PathBuf::new(),
+            broker_id: U256::ONE,
+            confirmations: 0,
+            poll: Duration::from_millis(100),
+            stale_after: Duration::from_secs(60),
+            distrust_after: Duration::from_secs(600),
+            max_head_age: None,
+            history: 128,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Limits {
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            connect_deadline: Duration::from_secs(10),
+            connect_max_octets: 16 * 1024,
+            max_connections: 100,
+            max_connections_per_origin: 100,
+            max_packet_octets: 1024 * 1024,
+            failures: 5,
+            ban: Duration::from_secs(600),
+            proof_beats_ban: true,
+            longest_token_life: Duration::from_secs(3600),
+            drain: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! From the shape of the file to [`Config`]: opens what it names, checks what concerns several keys.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flytrap_chain::keys::Key;
+use toml::Spanned;
+use zeroize::Zeroizing;
+
+use super::file::{self, File};
+use super::problem::{Problem, Problems, place};
+use super::{
+    AuditConfig, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Config, HealthConfig,
+    Limits, ListenerConfig, PseudonymKey, Recording, Secret,
+};
+use crate::tls;
+
+/// Nothing that the configuration names is larger; a device file or a log named by mistake is not read to its end.
+const MOST_OCTETS: u64 = 4 * 1024 * 1024;
+
+pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Problems> {
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    let mut r = Resolver { text, folder, problems: Vec::new() };
+    let chain = r.chain(file.chain);
+    let listeners = r.listeners(file.listener);
+    let broker = r.broker(file.broker);
+    let recording = r.recording(&file.gateway);
+    let limits = r.limits(&file.limits);
+    let audit = r.audit(file.audit);
+    let config = Config {
+        file: path.to_owned(),
+        state_dir: r.at(&file.state_dir),
+        chain,
+        listeners,
+        broker,
+        recording: recording.unwrap_or(Recording::Off),
+        limits,
+        access: file.access,
+        audit,
+        health: HealthConfig { bind: file.health.bind },
+    };
+    if r.problems.is_empty() { Ok(config) } else { Err(Problems::new(path, r.problems)) }
+}
+
+struct Resolver<'a> {
+    text: &'a str,
+    /// Relative paths start here.
+    folder: PathBuf,
+    problems: Vec<Problem>,
+}
+
+/// Who may be able to read a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readers {
+    Anyone,
+    OwnerOnly,
+}
+
+impl Resolver<'_> {
+    fn at(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    fn problem<T>(&mut self, value: &Spanned<T>, message: impl Into<String>) {
+        let span = value.span();
+        // A default has no place of its own.
+        let place = (!span.is_empty()).then(|| place(self.text, &span));
+        self.problems.push(Problem { place, message: message.into() });
+    }
+
+    /// Reads a file that `key` names.
+    fn read(
+        &mut self,
+        key: &str,
+        path: &Spanned<PathBuf>,
+        readers: Readers,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let full = self.at(path.get_ref());
+        match read_checked(&full, readers) {
+            Ok(octets) => Some(octets),
+            Err(wrong) => {
+                self.problem(path, format!("`{key}` = \"{}\": {wrong}", full.display()));
+                None
+            }
+        }
+    }
+
+    fn chain(&mut self, chain: file::Chain) -> ChainConfig {
+        if chain.urls.get_ref().is_empty() {
+            self.problem(
+                &chain.urls,
+                "`chain.urls` is empty: name at least one node, such as \"http://127.0.0.1:8545\"",
+            );
+        }
+        if let Err(error) = fs::File::open(self.at(chain.deployment.get_ref())) {
+            let full = self.at(chain.deployment.get_ref());
+            let wrong = format!(
+                "`chain.deployment` = \"{}\": {error}; deploy the contracts, which writes this file, or correct the path",
+                full.display()
+            );
+            self.problem(&chain.deployment, wrong);
+        }
+        let (stale, distrust) = (chain.stale_after.get_ref().0, chain.distrust_after.get_ref().0);
+        if distrust < stale {
+            let wrong = format!(
+                "`chain.distrust_after` is {distrust:?}, shorter than `chain.stale_after` ({stale:?}): make it at least as long"
+            );
+            let later = if chain.distrust_after.span().is_empty() {
+                &chain.stale_after
+            } else {
+                &chain.distrust_after
+            };
+            self.problem(later, wrong);
+        }
+        if chain.poll.0 > stale {
+            let wrong = format!(
+                "`chain.poll` is {:?}, longer than `chain.stale_after` ({stale:?}): the mirror would be stale between two looks",
+                chain.poll.0
+            );
+            self.problem(&chain.stale_after, wrong);
+        }
+        ChainConfig {
+            urls: chain.urls.into_inner().into_iter().map(|url| url.0).collect(),
+            deployment: self.at(chain.deployment.get_ref()),
+            broker_id: chain.broker_id.0,
+            confirmations: chain.confirmations,
+            poll: chain.poll.0,
+            stale_after: stale,
+            distrust_after: distrust,
+            max_head_age: chain.max_head_age.map(|age| age.0),
+            history: self.within("chain.history", &chain.history, 1, 100_000),
+        }
+    }
+
+    fn listeners(&mut self, listeners: Vec<file::Listener>) -> Vec<Arc<ListenerConfig>> {
+        let listeners =
+            if listeners.is_empty() { vec![file::Listener::loopback()] } else { listeners };
+        let (mut names, mut binds) = (HashSet::new(), HashSet::<SocketAddr>::new());
+        let mut resolved = Vec::with_capacity(listeners.len());
+        for listener in listeners {
+            let name = listener.name.get_ref();
+            let plain = !name.is_empty()
+                && name.len() <= 64
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+            if !plain {
+                self.problem(&listener.name, format!("`listener.name` is {name:?}, wanted 1 to 64 letters, digits, `-`, `_` or `.`"));
+            } else if !names.insert(name.clone()) {
+                self.problem(
+                    &listener.name,
+                    format!("two listeners are named `{name}`: give each its own name"),
+                );
+            }
+            let bind = *listener.bind.get_ref();
+            if bind.port() != 0 && !binds.insert(bind) {
+                self.problem(
+                    &listener.bind,
+                    format!("two listeners bind {bind}: give each its own port"),
+                );
+            }
+            if listener.tls.is_none()
+                && !bind.ip().is_loopback()
+                && !listener.allow_tokens_without_tls
+            {
+                let wrong = format!(
+                    "listener `{name}` on {bind} is plain text and reachable from outside: add [listener.tls], bind a loopback address, \
+                     or accept that credentials can be read on the way with `allow_tokens_without_tls = true`"
+                );
+                self.problem(&listener.bind, wrong);
+            }
+            let tls = listener.tls.as_ref().and_then(|tls| self.listener_tls(tls));
+            resolved.push(Arc::new(ListenerConfig {
+                name: listener.name.into_inner(),
+                bind,
+                allow_tokens_without_tls: listener.allow_tokens_without_tls,
+                deny_action: listener.deny_action,
+                tls,
+            }));
+        }
+        resolved
+    }
+
+    fn listener_tls(&mut self, tls: &file::ListenerTls) -> Option<Arc<rustls::ServerConfig>> {
+        let certificate = self.read("listener.tls.certificate", &tls.certificate, Readers::Anyone);
+        let key = self.read("listener.tls.key", &tls.key, Readers::OwnerOnly);
+        let (certificate, key) = (certificate?, key?);
+        match tls::server_config(&certificate, &key) {
+            Ok(config) => Some(config),
+            Err(wrong @ tls::TlsError::Certificate(_)) => {
+                self.problem(&tls.certificate, format!("`listener.tls.certificate`: {wrong}"));
+                None
+            }
+            Err(wrong) => {
+                self.problem(&tls.key, format!("`listener.tls.key`: {wrong}"));
+                None
+            }
+        }
+    }
+
+    fn broker(&mut self, broker: file::Broker) -> BrokerConfig {
+        let tls = broker.tls.as_ref().and_then(|tls| self.broker_tls(tls, &broker.address));
+        let credentials = match broker.credentials {
+            file::Credentials::None => BrokerCredentials::None,
+            file::Credentials::Wallet => BrokerCredentials::Wallet,
+            file::Credentials::Fixed(fixed) => {
+                let mut password = self
+                    .read(
+                        "broker.credentials.fixed.password_file",
+                        &fixed.password_file,
+                        Readers::OwnerOnly,
+                    )
+                    .unwrap_or_default();
+                // Editors end a file with a line feed, which is no part of the password.
+                while password.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
+                    password.pop();
+                }
+                for (key, octets) in
+                    [("user_name", fixed.user_name.len()), ("password", password.len())]
+                {
+                    if octets > usize::from(u16::MAX) {
+                        self.problem(&fixed.password_file, format!("`broker.credentials.fixed`: the {key} has {octets} octets, MQTT carries at most 65535"));
+                    }
+                }
+                BrokerCredentials::Fixed {
+                    user_name: fixed.user_name,
+                    password: Secret::new(std::mem::take(&mut *password)),
+                }
+            }
+        };
+        BrokerConfig {
+            address: broker.address,
+            tls,
+            credentials,
+            connect_timeout: broker.connect_timeout.0,
+            probe_interval: broker.probe_interval.0,
+        }
+    }
+
+    fn broker_tls(
+        &mut self,
+        tls: &file::BrokerTls,
+        address: &super::HostPort,
+    ) -> Option<BrokerTls> {
+        let unplaced = Spanned::new(0..0, address.host.clone());
+        let name = tls.server_name.as_ref().unwrap_or(&unplaced);
+        let server_name = rustls::pki_types::ServerName::try_from(name.get_ref().clone());
+        if server_name.is_err() {
+            self.problem(name, format!("`broker.tls.server_name` = {:?} is no host name or IP address: give the name in the broker's certificate", name.get_ref()));
+        }
+        let config = match &tls.ca {
+            Some(ca) => {
+                let pem = self.read("broker.tls.ca", ca, Readers::Anyone)?;
+                tls::client_config(Some(&pem))
+                    .map_err(|wrong| self.problem(ca, format!("`broker.tls.ca`: {wrong}")))
+            }
+            None => tls::client_config(None).map_err(|wrong| {
+                self.problem(name, format!("`broker.tls`: {wrong}; or name a CA file with `ca`"))
+            }),
+        };
+        Some(BrokerTls { server_name: server_name.ok()?, config: config.ok()? })
+    }
+
+    fn recording(&mut self, gateway: &Spanned<file::Gateway>) -> Option<Recording> {
+        let g = gateway.get_ref();
+        let wrong = match (g.record, &g.key_file, &g.keystore, &g.passphrase_file) {
+            (Some(file::Record::Off), None, None, None) => return Some(Recording::Off),
+            (Some(file::Record::Off), ..) => {
+                "`gateway.record` is \"off\" and yet a key is named: remove one of them"
+            }
+            (_, Some(key), None, None) => return self.key(key, None),
+            (_, None, Some(keystore), Some(passphrase)) => {
+                return self.key(keystore, Some(passphrase));
+            }
+            (_, Some(_), ..) => {
+                "`gateway` names a `key_file` and a `keystore` or passphrase: keep one kind of key"
+            }
+            (_, None, Some(_), None) => "`gateway.keystore` needs a `passphrase_file`",
+            (_, None, None, Some(_)) => "`gateway.passphrase_file` needs a `keystore`",
+            (_, None, None, None) => {
+                "`gateway` has no key: name a `key_file`, or a `keystore` and its `passphrase_file`, or say `record = \"off\"` \
+                 if bans and alerts shall not go on chain"
+            }
+        };
+        self.problem(gateway, wrong);
+        None
+    }
+
+    fn key(
+        &mut self,
+        path: &Spanned<PathBuf>,
+        passphrase: Option<&Spanned<PathBuf>>,
+    ) -> Option<Recording> {
+        let passphrase = passphrase.map(|p| self.at(p.get_ref()));
+        match Key::read(self.at(path.get_ref()), passphrase.as_deref()) {
+            Ok(key) => Some(Recording::On(key)),
+            Err(error) => {
+                self.problem(path, format!("`gateway`: {error}"));
+                None
+            }
+        }
+    }
+
+    fn limits(&mut self, limits: &file::Limits) -> Limits {
+        let mib = 1024 * 1024;
+        Limits {
+            connect_deadline: limits.connect_deadline.0,
+            connect_max_octets: self.within(
+                "limits.connect_max_octets",
+                &limits.connect_max_octets,
+                128,
+                mib,
+            ),
+            max_connections: self.within(
+                "limits.max_connections",
+                &limits.max_connections,
+                1,
+                10_000_000,
+            ),
+            max_connections_per_origin: self.within(
+                "limits.max_connections_per_origin",
+                &limits.max_connections_per_origin,
+                1,
+                10_000_000,
+            ),
+            // A larger packet than MQTT can carry is no limit at all.
+            max_packet_octets: self.within(
+                "limits.max_packet_octets",
+                &limits.max_packet_octets,
+                128,
+                268_435_460,
+            ),
+            failures: self.within("limits.failures", &limits.failures, 0, 1_000),
+            ban: self.ban(&limits.ban),
+            proof_beats_ban: limits.proof_beats_ban,
+            longest_token_life: limits.longest_token_life.0,
+            drain: limits.drain.0,
+        }
+    }
+
+    fn ban(&mut self, ban: &Spanned<super::value::Span>) -> std::time::Duration {
+        let (least, given) = (std::time::Duration::from_secs(1), ban.get_ref().0);
+        if given < least {
+            self.problem(ban, format!("`limits.ban` is {given:?}, wanted at least {least:?}"));
+        }
+        given
+    }
+
+    fn within<N: PartialOrd + Copy + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        value: &Spanned<N>,
+        least: N,
+        most: N,
+    ) -> N {
+        let given = *value.get_ref();
+        if given < least || given > most {
+            self.problem(value, format!("`{key}` is {given}, wanted {least} to {most}"));
+        }
+        given
+    }
+
+    fn audit(&mut self, audit: file::Audit) -> AuditConfig {
+        let pseudonym_key = match &audit.pseudonym_key_file {
+            None => PseudonymKey::Own,
+            Some(path) => {
+                let text = self.read("audit.pseudonym_key_file", path, Readers::OwnerOnly);
+                match text.as_deref().map(|text| pseudonym_key(text)) {
+                    Some(Some(key)) => PseudonymKey::Given(key),
+                    Some(None) => {
+                        let wrong = "`audit.pseudonym_key_file`: wanted 64 hexadecimal digits; make one with `openssl rand -hex 32`";
+                        self.problem(path, wrong);
+                        PseudonymKey::Own
+                    }
+                    None => PseudonymKey::Own,
+                }
+            }
+        };
+        AuditConfig {
+            interval: audit.interval.0,
+            pseudonym_key,
+            max_gas_per_day: audit.max_gas_per_day,
+        }
+    }
+}
+
+/// The 32 octets that 64 hexadecimal digits stand for; white space around them is ignored.
+pub(crate) fn pseudonym_key(text: &[u8]) -> Option<Secret<[u8; 32]>> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let mut key = Zeroizing::new([0; 32]);
+    if text.len() != 64 {
+        return None;
+    }
+    alloy_primitives::hex::decode_to_slice(text, key.as_mut_slice()).ok()?;
+    Some(Secret::new(*key))
+}
+
+/// Reads a whole file of reasonable size.
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    read_checked(path, Readers::OwnerOnly)
+}
+
+fn read_checked(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String> {
+    let file =
+        fs::File::open(path).map_err(|e| format!("{e}; create the file or correct the path"))?;
+    let facts = file.metadata().map_err(|e| e.to_string())?;
+    if !facts.is_file() {
+        return Err("is no regular file; correct the path".to_owned());
+    }
+    let mode = facts.permissions().mode() & 0o777;
+    if readers == Readers::OwnerOnly && mode & 0o077 != 0 {
+        return Err(format!(
+            "others may read or write it (mode {mode:04o}), and it holds a secret: run `chmod 600`"
+        ));
+    }
+    if facts.len() > MOST_OCTETS {
+        return Err(format!(
+            "has {} octets, far too many for what it should hold; correct the path",
+            facts.len()
+        ));
+    }
+    let mut octets =
+        Zeroizing::new(Vec::with_capacity(usize::try_from(facts.len()).unwrap_or_default() + 1));
+    file.take(MOST_OCTETS).read_to_end(&mut octets).map_err(|e| format!("cannot read it: {e}"))?;
+    Ok(octets)
+}

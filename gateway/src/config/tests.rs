@@ -1,0 +1,282 @@
+//! Each mistake an operator can make, and what they are told.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+/// A folder with everything that a configuration can name.
+struct Ground(tempfile::TempDir);
+
+const KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+
+const LEAST: &str = r#"
+state_dir = "state"
+[chain]
+urls = ["http://127.0.0.1:8545"]
+deployment = "31337.json"
+broker_id = 1
+[broker]
+address = "127.0.0.1:1884"
+[gateway]
+key_file = "gateway.key"
+"#;
+
+impl Ground {
+    fn new() -> Self {
+        let ground = Self(tempfile::tempdir().unwrap());
+        let identity = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let another = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        ground.write("31337.json", "{}", 0o644);
+        ground.write("gateway.key", KEY, 0o600);
+        ground.write("password", "hunter2\n", 0o600);
+        ground.write("certificate.pem", &identity.cert.pem(), 0o644);
+        ground.write("key.pem", &identity.signing_key.serialize_pem(), 0o600);
+        ground.write("another.pem", &another.signing_key.serialize_pem(), 0o600);
+        ground.write("pseudonym.key", &format!("{}\n", "ab".repeat(32)), 0o600);
+        ground
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn parse(&self, text: &str) -> Result<Config, Problems> {
+        Config::parse(&self.0.path().join("flytrap.toml"), text)
+    }
+
+    /// The first message, with its place, after the file's path.
+    fn told(&self, text: &str) -> String {
+        let problems = self.parse(text).expect_err("this must not pass").to_string();
+        let first = problems.lines().next().unwrap().to_owned();
+        let file = self.0.path().join("flytrap.toml").display().to_string();
+        first.strip_prefix(&file).expect("it names the file").to_owned()
+    }
+}
+
+/// Asserts that `text` is refused with a message that begins with `place` and holds each of `words`.
+#[track_caller]
+fn refused(ground: &Ground, text: &str, place: &str, words: &[&str]) {
+    let told = ground.told(text);
+    assert!(told.starts_with(place), "wanted place {place} in: {told}");
+    for word in words {
+        assert!(told.contains(word), "wanted `{word}` in: {told}");
+    }
+}
+
+#[test]
+fn the_least_configuration_listens_on_this_machine_only_with_the_documented_defaults() {
+    let config = Ground::new().parse(LEAST).unwrap();
+    assert_eq!(config.listeners.len(), 1);
+    let listener = &config.listeners[0];
+    assert_eq!(listener.bind.to_string(), "127.0.0.1:1883");
+    assert!(!listener.allow_tokens_without_tls && listener.tls.is_none());
+    assert_eq!(config.health.bind.to_string(), "127.0.0.1:9100");
+    assert_eq!((config.limits.failures, config.limits.connect_max_octets), (5, 16 * 1024));
+    assert_eq!(config.limits.connect_deadline, Duration::from_secs(10));
+    assert_eq!(config.chain.stale_after, Duration::from_secs(60));
+    assert_eq!(config.chain.distrust_after, Duration::from_secs(600));
+    assert_eq!(config.access, Options::default());
+    assert!(matches!(config.recording, Recording::On(_)));
+}
+
+#[test]
+fn the_example_in_deploy_is_a_valid_configuration() {
+    let example = include_str!("../../../deploy/flytrap.example.toml");
+    let ground = Ground::new();
+    let here = ground.0.path().display().to_string();
+    let text = example.replace("/etc/flytrap", &here).replace("/var/lib/flytrap", &here);
+    let config = ground.parse(&text).unwrap();
+    assert_eq!(config.listeners.len(), 2, "one plain, one TLS");
+    assert!(config.listeners.iter().any(|listener| listener.tls.is_some()));
+    assert!(matches!(config.broker.credentials, BrokerCredentials::Fixed { .. }));
+    assert!(config.broker.tls.is_some());
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let text = LEAST.replace("broker_id = 1", "broker_id = 1\nconfirmation = 3");
+    refused(&Ground::new(), &text, ":7:1:", &["unknown field `confirmation`", "`confirmations`"]);
+}
+
+#[test]
+fn an_empty_file_lacks_its_first_key() {
+    refused(&Ground::new(), "", ":", &["missing field `state_dir`"]);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let told = Config::load(Path::new("/nowhere/flytrap.toml")).unwrap_err().to_string();
+    assert!(told.starts_with("/nowhere/flytrap.toml: cannot read"), "{told}");
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_where_they_stand() {
+    let ground = Ground::new();
+    for (from, to, place, word) in [
+        ("\"127.0.0.1:1884\"", "\"127.0.0.1\"", ":8:11:", "has no port"),
+        ("\"127.0.0.1:1884\"", "\"127.0.0.1:0\"", ":8:11:", "has port 0"),
+        ("broker_id = 1", "broker_id = 0", ":6:13:", "number of the broker"),
+        ("broker_id = 1", "broker_id = \"x\"", ":6:13:", "number of the broker"),
+        ("[\"http://127.0.0.1:8545\"]", "[\"ftp://node\"]", ":4:9:", "scheme `ftp`"),
+        ("[\"http://127.0.0.1:8545\"]", "[]", ":4:8:", "`chain.urls` is empty"),
+        ("broker_id = 1", "broker_id = 1\npoll = \"soon\"", ":7:8:", "`soon` is no duration"),
+    ] {
+        assert!(LEAST.contains(from));
+        refused(&ground, &LEAST.replace(from, to), place, &[word]);
+    }
+}
+
+#[test]
+fn a_node_url_that_is_refused_is_not_repeated_with_its_access_key() {
+    let text = LEAST.replace("http://127.0.0.1:8545", "ftp://node/v3/topsecret");
+    assert!(!Ground::new().told(&text).contains("topsecret"));
+}
+
+#[test]
+fn a_missing_deployments_file_says_how_to_get_one() {
+    let text = LEAST.replace("31337.json", "1.json");
+    refused(&Ground::new(), &text, ":5:14:", &["`chain.deployment`", "1.json", "deploy the contracts"]);
+}
+
+#[test]
+fn plain_text_that_others_can_reach_needs_consent() {
+    let ground = Ground::new();
+    let listener = |bind: &str, consent: &str| {
+        format!("{LEAST}\n[[listener]]\nname = \"mqtt\"\nbind = \"{bind}\"\n{consent}")
+    };
+    for bind in ["0.0.0.0:1883", "[::]:1883", "192.0.2.1:1883"] {
+        let words = ["plain text", "[listener.tls]", "allow_tokens_without_tls"];
+        refused(&ground, &listener(bind, ""), ":15:8:", &words);
+        assert!(ground.parse(&listener(bind, "allow_tokens_without_tls = true")).is_ok());
+    }
+    for bind in ["127.0.0.1:1883", "[::1]:1883"] {
+        assert!(ground.parse(&listener(bind, "")).is_ok(), "{bind}");
+    }
+}
+
+#[test]
+fn listeners_need_names_and_ports_of_their_own() {
+    let ground = Ground::new();
+    let two = |name: &str, bind: &str| {
+        format!(
+            "{LEAST}\n[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1883\"\n\
+             [[listener]]\nname = \"{name}\"\nbind = \"{bind}\"\n"
+        )
+    };
+    refused(&ground, &two("a", "127.0.0.1:1884"), ":17:8:", &["two listeners are named `a`"]);
+    refused(&ground, &two("b", "127.0.0.1:1883"), ":18:8:", &["two listeners bind 127.0.0.1:1883"]);
+    refused(&ground, &two("b c", "127.0.0.1:1884"), ":17:8:", &["letters, digits"]);
+    assert!(ground.parse(&two("b", "127.0.0.1:0")).is_ok());
+}
+
+#[test]
+fn certificate_and_key_must_be_there_belong_together_and_be_kept() {
+    let ground = Ground::new();
+    let tls = |certificate: &str, key: &str| {
+        format!(
+            "{LEAST}\n[[listener]]\nname = \"mqtts\"\nbind = \"0.0.0.0:8883\"\n\
+             [listener.tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n"
+        )
+    };
+    assert!(ground.parse(&tls("certificate.pem", "key.pem")).unwrap().listeners[0].tls.is_some());
+    refused(&ground, &tls("none.pem", "key.pem"), ":17:15:", &["listener.tls.certificate", "No such file"]);
+    refused(&ground, &tls("certificate.pem", "none.pem"), ":18:7:", &["listener.tls.key", "No such file"]);
+    refused(&ground, &tls("31337.json", "key.pem"), ":17:15:", &["no certificate in it"]);
+    refused(&ground, &tls("certificate.pem", "certificate.pem"), ":18:7:", &["mode 0644", "chmod 600"]);
+    refused(&ground, &tls("certificate.pem", "password"), ":18:7:", &["no usable private key"]);
+    refused(&ground, &tls("certificate.pem", "another.pem"), ":18:7:", &["of that very certificate"]);
+}
+
+#[test]
+fn recording_is_a_key_or_an_explicit_off() {
+    let ground = Ground::new();
+    let gateway = |lines: &str| LEAST.replace("key_file = \"gateway.key\"", lines);
+    refused(&ground, &gateway(""), ":9:1:", &["no key", "record = \"off\""]);
+    assert!(matches!(ground.parse(&gateway("record = \"off\"")).unwrap().recording, Recording::Off));
+    let both = gateway("record = \"off\"\nkey_file = \"gateway.key\"");
+    refused(&ground, &both, ":9:1:", &["\"off\" and yet a key"]);
+    let two = gateway("key_file = \"gateway.key\"\nkeystore = \"gateway.key\"");
+    refused(&ground, &two, ":9:1:", &["keep one kind of key"]);
+    refused(&ground, &gateway("keystore = \"gateway.key\""), ":9:1:", &["needs a `passphrase_file`"]);
+    refused(&ground, &gateway("key_file = \"none\""), ":10:12:", &["none", "No such file"]);
+    ground.write("open.key", KEY, 0o640);
+    refused(&ground, &gateway("key_file = \"open.key\""), ":10:12:", &["0640", "chmod 600"]);
+}
+
+#[test]
+fn the_brokers_password_is_read_without_its_line_feed_and_never_printed() {
+    let ground = Ground::new();
+    let fixed = |file: &str| {
+        format!("{LEAST}\n[broker.credentials.fixed]\nuser_name = \"gw\"\npassword_file = \"{file}\"\n")
+    };
+    let config = ground.parse(&fixed("password")).unwrap();
+    let BrokerCredentials::Fixed { user_name, password } = &config.broker.credentials else {
+        panic!("{:?}", config.broker.credentials)
+    };
+    assert_eq!((user_name.as_str(), password.expose().as_slice()), ("gw", &b"hunter2"[..]));
+    let printed = format!("{config:?}");
+    assert!(!printed.contains("hunter2") && !printed.contains(&KEY[2..]), "{printed}");
+    ground.write("open", "x", 0o644);
+    refused(&ground, &fixed("open"), ":14:17:", &["mode 0644", "chmod 600"]);
+}
+
+#[test]
+fn credentials_towards_the_broker_are_one_of_three_words() {
+    let ground = Ground::new();
+    let with = |value: &str| LEAST.replace("[gateway]", &format!("credentials = {value}\n[gateway]"));
+    let of = |value: &str| ground.parse(&with(value)).unwrap().broker.credentials;
+    assert!(matches!(of("\"none\""), BrokerCredentials::None));
+    assert!(matches!(of("\"wallet\""), BrokerCredentials::Wallet));
+    refused(&ground, &with("\"other\""), ":9:15:", &["unknown variant `other`"]);
+}
+
+#[test]
+fn ages_of_the_mirror_must_be_in_order() {
+    let ground = Ground::new();
+    let ages = |lines: &str| LEAST.replace("broker_id = 1", &format!("broker_id = 1\n{lines}"));
+    let shorter = ages("stale_after = \"60s\"\ndistrust_after = \"59s\"");
+    refused(&ground, &shorter, ":8:18:", &["shorter than `chain.stale_after`"]);
+    assert!(ground.parse(&ages("stale_after = \"60s\"\ndistrust_after = \"60s\"")).is_ok());
+    refused(&ground, &ages("stale_after = \"11m\""), ":7:15:", &["`chain.distrust_after`"]);
+    refused(&ground, &ages("poll = \"2s\"\nstale_after = \"1s\""), ":8:15:", &["`chain.poll`"]);
+}
+
+#[test]
+fn limits_are_kept_within_reason_in_pairs() {
+    let ground = Ground::new();
+    for (key, good, bad) in [
+        ("connect_max_octets", "128", "127"),
+        ("max_connections", "1", "0"),
+        ("max_packet_octets", "268435460", "268435461"),
+        ("failures", "1000", "1001"),
+        ("ban", "\"1s\"", "\"999ms\""),
+        ("ban", "\"30d\"", "\"31d\""),
+    ] {
+        let with = |value: &str| format!("{LEAST}\n[limits]\n{key} = {value}\n");
+        assert!(ground.parse(&with(good)).is_ok(), "{key} = {good}");
+        refused(&ground, &with(bad), ":13:", &[&format!("`limits.{key}` is"), "wanted"]);
+    }
+}
+
+#[test]
+fn a_pseudonym_key_is_64_hexadecimal_digits_of_its_owner_only() {
+    let ground = Ground::new();
+    let with = |file: &str| format!("{LEAST}\n[audit]\npseudonym_key_file = \"{file}\"\n");
+    let config = ground.parse(&with("pseudonym.key")).unwrap();
+    let PseudonymKey::Given(key) = &config.audit.pseudonym_key else { panic!("not taken") };
+    assert_eq!(key.expose(), &[0xab; 32]);
+    refused(&ground, &with("password"), ":13:22:", &["64 hexadecimal digits"]);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let text = format!(
+        "{}\n[limits]\nmax_connections = 0\n",
+        LEAST.replace("31337.json", "1.json").replace("gateway.key", "none")
+    );
+    let problems = Ground::new().parse(&text).unwrap_err();
+    assert_eq!(problems.iter().count(), 3, "{problems}");
+}

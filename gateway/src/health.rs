@@ -1,0 +1,330 @@
+//! How the gateway is, over HTTP: `/healthz` (does it live), `/readyz` (should clients be sent here), `/metrics`.
+//!
+//! A part that ended though it should run for ever takes both with it: nothing here says "well" because nobody looked.
+//! Answers carry no URL and no address of a client; details for operators are in the log.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use flytrap_chain::{ChainHealth, SubmitterHealth};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::mirror::Mirror;
+use crate::probe::{BrokerHealth, BrokerState};
+
+/// What health is judged by.
+#[derive(Debug)]
+pub struct Vitals {
+    /// The mirror, which must be fresh.
+    pub mirror: Arc<Mirror>,
+    /// The follower's own account.
+    pub chain: Arc<ChainHealth>,
+    /// The broker, which must serve.
+    pub broker: Arc<BrokerHealth>,
+    /// The submitter's own account, where there is one.
+    pub submitter: Option<Arc<SubmitterHealth>>,
+    /// Cancelled when the gateway stops: it then wants no more clients.
+    pub stop: CancellationToken,
+    ended: Mutex<Vec<&'static str>>,
+}
+
+/// Whether clients should be sent here, and what speaks against it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// All checks are well.
+    pub ready: bool,
+    /// Each of them.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that must be well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is.
+    pub ok: bool,
+    /// What was found.
+    pub detail: String,
+}
+
+impl Vitals {
+    /// Nothing has ended yet.
+    pub fn new(
+        mirror: Arc<Mirror>,
+        chain: Arc<ChainHealth>,
+        broker: Arc<BrokerHealth>,
+        submitter: Option<Arc<SubmitterHealth>>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { mirror, chain, broker, submitter, stop, ended: Mutex::default() }
+    }
+
+    /// A part that should run as long as the gateway has ended.
+    pub fn part_ended(&self, name: &'static str) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+    }
+
+    fn ended(&self) -> Vec<&'static str> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at everything.
+    pub fn readiness(&self) -> Readiness {
+        let fitness = self.mirror.fitness();
+        let mirror = if fitness.admits() {
+            format!("fresh at height {}", self.chain.height())
+        } else {
+            let seen = match self.chain.last_seen() {
+                Some(seen) => format!("the node last answered {} s ago", seen.elapsed().as_secs()),
+                None => "no node has answered fully yet".to_owned(),
+            };
+            format!("{}: {seen}; new sessions are refused", fitness.word())
+        };
+        let broker = match self.broker.state() {
+            BrokerState::Serves => (true, "answers CONNECT".to_owned()),
+            BrokerState::Unknown => (false, "not asked yet".to_owned()),
+            BrokerState::Away(why) => (false, why),
+        };
+        let ended = self.ended();
+        let parts = if ended.is_empty() {
+            "all run".to_owned()
+        } else {
+            format!("ended by a fault: {}; restart the gateway", ended.join(", "))
+        };
+        let stopping = self.stop.is_cancelled();
+        let checks = vec![
+            Check { name: "mirror", ok: fitness.admits(), detail: mirror },
+            Check { name: "broker", ok: broker.0, detail: broker.1 },
+            Check { name: "parts", ok: ended.is_empty(), detail: parts },
+            Check {
+                name: "running",
+                ok: !stopping,
+                detail: if stopping { "stopping" } else { "running" }.to_owned(),
+            },
+        ];
+        Readiness { ready: checks.iter().all(|check| check.ok), checks }
+    }
+}
+
+/// What the answers are made from.
+#[derive(Clone)]
+struct Served {
+    vitals: Arc<Vitals>,
+    registry: Arc<Registry>,
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// Those of the socket.
+pub async fn serve(
+    socket: TcpListener,
+    vitals: Arc<Vitals>,
+    registry: Registry,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let routes = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(Served { vitals, registry: Arc::new(registry) });
+    let serving =
+        axum::serve(socket, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::select! {
+        served = async { serving.await } => served,
+        // A client that keeps its connection open must not keep the gateway from ending.
+        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_millis(500)).await } => Ok(()),
+    }
+}
+
+async fn healthz(State(served): State<Served>) -> Response {
+    let ended = served.vitals.ended();
+    if ended.is_empty() {
+        return (StatusCode::OK, "alive\n").into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("ended by a fault: {}\n", ended.join(", ")))
+        .into_response()
+}
+
+async fn readyz(State(served): State<Served>) -> Response {
+    let readiness = served.vitals.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(readiness)).into_response()
+}
+
+async fn metrics(State(served): State<Served>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &served.registry) {
+        Ok(()) => (
+            [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            text,
+        )
+            .into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Numbers that others keep, read when they are asked for.
+#[derive(Debug)]
+pub struct VitalsCollector(pub Arc<Vitals>);
+
+impl Collector for VitalsCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Vitals { mirror, chain, broker, .. } = &*self.0;
+        let fitness = mirror.fitness();
+        let age = chain.last_seen().map_or(f64::INFINITY, |seen| seen.elapsed().as_secs_f64());
+        gauge(
+            &mut encoder,
+            "mirror_height",
+            "Height of the newest block in the mirror",
+            whole(chain.height()),
+        )?;
+        gauge(
+            &mut encoder,
+            "mirror_lag_blocks",
+            "Blocks that the node has and the mirror has not",
+            whole(chain.lag()),
+        )?;
+        gauge(
+            &mut encoder,
+            "mirror_version",
+            "Changes of the mirror's state",
+            whole(mirror.version()),
+        )?;
+        gauge(
+            &mut encoder,
+            "mirror_fresh",
+            "1 if new sessions are admitted",
+            i64::from(fitness.admits()),
+        )?;
+        gauge(
+            &mut encoder,
+            "broker_up",
+            "1 if the broker answered the last probe",
+            i64::from(broker.state() == BrokerState::Serves),
+        )?;
+        let age_gauge = ConstGauge::new(age);
+        age_gauge.encode(encoder.encode_descriptor(
+            "mirror_age_seconds",
+            "Since a node last confirmed the mirror",
+            None,
+            age_gauge.metric_type(),
+        )?)?;
+        for (name, help, count) in [
+            ("mirror_reorgs", "Reorganisations followed", chain.reorgs()),
+            ("mirror_resyncs", "Times the mirror was built again", chain.resyncs()),
+            ("rpc_errors", "Looks at the chain that failed", chain.errors()),
+            (
+                "logs_undecodable",
+                "Logs of the contracts that could not be decoded",
+                chain.undecodable(),
+            ),
+        ] {
+            let counter = ConstCounter::new(count);
+            counter.encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
+        }
+        let counter_type = ConstCounter::new(0_u64).metric_type();
+        let mut family = encoder.encode_descriptor(
+            "rpc_requests",
+            "Requests to nodes by method",
+            None,
+            counter_type,
+        )?;
+        for (method, count) in chain.requests() {
+            ConstCounter::new(count).encode(family.encode_family(&[("method", method)])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn whole(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Why a gateway is not ready, as seen from outside.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The argument.
+    #[error("`{0}` is no health address, wanted host:port or http://host:port/path")]
+    Address(String),
+    /// The connection, or an answer that is none.
+    #[error(
+        "no answer from {address}: {error}; is the gateway running, is `health.bind` that address?"
+    )]
+    NoAnswer {
+        /// Whom was asked.
+        address: String,
+        /// What happened.
+        error: io::Error,
+    },
+    /// It answered, and not with 200.
+    #[error("not ready (HTTP {status}): {body}")]
+    NotReady {
+        /// HTTP status.
+        status: u16,
+        /// The answer.
+        body: String,
+    },
+}
+
+/// Asks a gateway whether it is ready: for `flytrap-gateway health`, which a container without a shell or curl can run.
+///
+/// # Errors
+/// Anything but 200 within `patience`.
+pub fn ask(target: &str, patience: Duration) -> Result<String, AskError> {
+    use std::io::{Read as _, Write as _};
+    use std::net::ToSocketAddrs as _;
+    let rest = target.strip_prefix("http://").unwrap_or(target);
+    let (host, path) = rest.split_once('/').map_or((rest, "readyz"), |(host, path)| {
+        (host, if path.is_empty() { "readyz" } else { path })
+    });
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+    if target.starts_with("https://") || !host.contains(':') || !plain(host) || !plain(path) {
+        return Err(AskError::Address(target.to_owned()));
+    }
+    let no_answer = |error: io::Error| AskError::NoAnswer { address: host.to_owned(), error };
+    let exchange = || {
+        let address: SocketAddr = host
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut socket = std::net::TcpStream::connect_timeout(&address, patience)?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
+        write!(socket, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        socket.take(64 * 1024).read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = exchange().map_err(no_answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
+    let status = status.ok_or_else(|| no_answer(io::Error::other("its answer is no HTTP")))?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim().to_owned();
+    if status == 200 { Ok(body) } else { Err(AskError::NotReady { status, body }) }
+}

@@ -1,0 +1,21 @@
+//! The gateway: an MQTT broker's doorkeeper that follows the contracts.
+//!
+//! A connection comes in through [`listener`], passes the [`door`], and becomes a [`session`], which decides about each
+//! packet from the [`mirror`] and moves octets between client and broker ([`upstream`]). The mirror is written by the
+//! chain follower alone; what sessions have to tell the chain they leave in the [`outbox`]. [`server`] starts and stops
+//! it all, [`health`] says how it is.
+
+pub mod check;
+pub mod config;
+pub mod door;
+pub mod health;
+pub mod listener;
+pub mod metrics;
+pub mod mirror;
+pub mod outbox;
+pub mod probe;
+pub mod server;
+pub mod session;
+pub mod shared;
+pub mod tls;
+pub mod upstream;

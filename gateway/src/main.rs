@@ -1,0 +1,157 @@
+//! `flytrap-gateway`: stands in front of an MQTT broker and lets through what the contracts allow.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use eyre::{WrapErr as _, eyre};
+use flytrap_gateway::config::Config;
+use flytrap_gateway::{check, health, server, tls};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Authentication, authorisation and accountability in front of any MQTT broker, ruled from Ethereum.
+///
+/// Logs go to standard error: text on a terminal, JSON otherwise. FLYTRAP_LOG sets what is logged, such as
+/// `info` (default) or `info,flytrap_gateway=debug`.
+#[derive(Debug, Parser)]
+#[command(name = "flytrap-gateway", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM or SIGINT.
+    Run {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Write the addresses as JSON here once the gateway is ready for clients.
+        #[arg(long, value_name = "PATH")]
+        ready_file: Option<PathBuf>,
+    },
+    /// Check the configuration, the files it names and what is on chain. Ends with 1 if anything is wrong.
+    CheckConfig {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Leave the chain out.
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Ask a running gateway whether it is ready. Ends with 0 only if it is.
+    Health {
+        /// `health.bind` of the gateway, as host:port or URL.
+        #[arg(default_value = "127.0.0.1:9100")]
+        address: String,
+        /// Seconds to wait.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+        timeout: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct ConfigFile {
+    /// The configuration file (TOML).
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same, as an option.
+    #[arg(long = "config", value_name = "FILE")]
+    option: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn path(self) -> PathBuf {
+        self.file.or(self.option).unwrap_or_default()
+    }
+}
+
+fn main() -> ExitCode {
+    tls::install_provider();
+    match act(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(command: Command) -> eyre::Result<ExitCode> {
+    match command {
+        Command::Run { config, ready_file } => {
+            start_log();
+            let config = Config::load(&config.path())?;
+            let runtime = runtime()?;
+            let outcome = runtime.block_on(run(config, ready_file));
+            // A name look-up that hangs sits in a blocking thread and would hold the process up.
+            runtime.shutdown_timeout(Duration::from_millis(500));
+            outcome.map(|()| ExitCode::SUCCESS)
+        }
+        Command::CheckConfig { config, offline } => {
+            let runtime = runtime()?;
+            let findings = runtime.block_on(check::check(&config.path(), !offline));
+            runtime.shutdown_timeout(Duration::from_millis(500));
+            for finding in &findings {
+                println!("{finding}");
+            }
+            Ok(if findings.iter().all(|finding| finding.ok) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Command::Health { address, timeout } => {
+            println!("{}", health::ask(&address, Duration::from_secs(timeout))?);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn run(config: Config, ready_file: Option<PathBuf>) -> eyre::Result<()> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).wrap_err("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).wrap_err("cannot listen for SIGINT")?;
+    info!(version = env!("CARGO_PKG_VERSION"), config = %config.file.display(), "starting");
+    let server = server::run(config, ready_file, stop.clone());
+    tokio::pin!(server);
+    tokio::select! {
+        outcome = &mut server => return Ok(outcome?),
+        _ = terminate.recv() => info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => info!("SIGINT: stopping"),
+    }
+    stop.cancel();
+    tokio::select! {
+        outcome = &mut server => Ok(outcome?),
+        _ = terminate.recv() => Err(eyre!("told twice to stop: ended at once")),
+        _ = interrupt.recv() => Err(eyre!("told twice to stop: ended at once")),
+    }
+}
+
+fn runtime() -> eyre::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .wrap_err("cannot start the runtime")
+}
+
+fn start_log() {
+    let filter =
+        ["FLYTRAP_LOG", "RUST_LOG"].into_iter().find_map(|name| EnvFilter::try_from_env(name).ok());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new("info")))
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        log.init();
+    } else {
+        log.json().flatten_event(true).init();
+    }
+}

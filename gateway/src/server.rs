@@ -1,0 +1,422 @@
+//! Starts everything, watches over it, and stops it in order.
+//!
+//! Stopping: listeners and sessions first (an MQTT 5 client is told 0x8B), then what still waits for the chain goes to
+//! the submitter's files, then the submitter itself and the rest.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flytrap_chain::{
+    Deployment, DeploymentError, FollowError, Follower, FollowerConfig, Submitter, SubmitterConfig,
+    SubmitterError,
+};
+use flytrap_policy::credential::Site;
+use prometheus_client::registry::Registry;
+use tokio::task::{Id, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
+
+use crate::config::{Config, PseudonymKey, Recording, Secret, read_secret, secret_key};
+use crate::door::Door;
+use crate::health::{self, Vitals, VitalsCollector};
+use crate::listener::{BindError, Listener, Seats, check_open_files};
+use crate::metrics::Metrics;
+use crate::mirror::Mirror;
+use crate::outbox::Outbox;
+use crate::probe::{self, BrokerHealth};
+use crate::shared::Shared;
+use crate::upstream::Upstream;
+
+/// Why the gateway did not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The state directory.
+    #[error("`state_dir` \"{path}\": {error}; make it a directory that this user can write to", path = .path.display())]
+    State {
+        /// What could not be used.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another process has it.
+    #[error("`state_dir` \"{path}\" is in use by another gateway: end it, or give each its own", path = .path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The pseudonym key that an earlier start made.
+    #[error("pseudonym key \"{path}\": {wrong}", path = .path.display())]
+    PseudonymKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        wrong: String,
+    },
+    /// A port.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The deployments file.
+    #[error(transparent)]
+    Deployment(#[from] DeploymentError),
+    /// The chain is not the one the contracts are on, or they are not there.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// The queue towards the chain.
+    #[error(transparent)]
+    Submitter(#[from] SubmitterError),
+    /// The ready file.
+    #[error("ready file \"{path}\": {error}; name a path that can be written", path = .path.display())]
+    ReadyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Time for the rest to end once sessions have, before it is ended by force.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs a gateway until `stop`. `ready_file` gets the addresses once it is ready for clients.
+///
+/// # Errors
+/// [`ServerError`] if it cannot start, or finds what no waiting can heal.
+pub async fn run(
+    config: Config,
+    ready_file: Option<PathBuf>,
+    stop: CancellationToken,
+) -> Result<(), ServerError> {
+    let config = Arc::new(config);
+    let _lock = lock_state(&config.state_dir)?;
+    let pseudonym_key = pseudonym_key(&config)?;
+    let deployment = Deployment::read(&config.chain.deployment)?;
+    let listeners =
+        config.listeners.iter().cloned().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+    let (health_socket, health_address) = crate::listener::bind("health", config.health.bind)?;
+    check_open_files(config.limits.max_connections);
+
+    let mut registry = Registry::with_prefix("flytrap");
+    let metrics = Metrics::register(&mut registry);
+    let (mirror, writer) = Mirror::new(&config.chain, config.access);
+    let follower =
+        Follower::new(follower_config(&config, &deployment), move |view| writer.publish(view));
+    let chain_health = follower.health();
+    mirror.trust(chain_health.clone());
+
+    let submitter = match &config.recording {
+        Recording::Off => {
+            warn!(
+                "`gateway.record` is off: bans and alerts stay here and are not recorded on chain"
+            );
+            None
+        }
+        Recording::On(key) => {
+            Some(Submitter::open(submitter_config(&config, &deployment), key.clone())?)
+        }
+    };
+    let submitter_health = submitter.as_ref().map(|(_, handle)| handle.health());
+    let outbox = Outbox::new(submitter.is_some(), metrics.clone());
+    let door = Arc::new(Door::new(
+        &config.limits,
+        pseudonym_key,
+        mirror.clone(),
+        outbox.clone(),
+        metrics.clone(),
+    ));
+    let upstream = Upstream::new(&config.broker);
+    let broker_health = Arc::new(BrokerHealth::default());
+    let vitals = Arc::new(Vitals::new(
+        mirror.clone(),
+        chain_health,
+        broker_health.clone(),
+        submitter_health,
+        stop.clone(),
+    ));
+    registry.register_collector(Box::new(VitalsCollector(vitals.clone())));
+    let site = Site {
+        chain_id: deployment.chain_id,
+        broker_registry: deployment.broker_registry,
+        broker_id: config.chain.broker_id,
+    };
+    let shared = Arc::new(Shared {
+        config: config.clone(),
+        mirror: mirror.clone(),
+        door: door.clone(),
+        outbox: outbox.clone(),
+        metrics,
+        upstream: upstream.clone(),
+        site,
+        stop: stop.clone(),
+    });
+
+    // `after` ends what sessions and the outbox need while they end; `last` ends the submitter.
+    let (after, last) = (CancellationToken::new(), CancellationToken::new());
+    let (mut parts, mut outward) = (Parts::default(), Parts::default());
+    parts.spawn("follower", {
+        let after = after.clone();
+        async move { follower.run(after).await.map_err(ServerError::from) }
+    });
+    parts.spawn("door", follow_mirror(door, mirror.clone(), after.clone()));
+    parts.spawn("broker probe", {
+        let (every, after) = (config.broker.probe_interval, after.clone());
+        async move {
+            probe::run(upstream, every, &broker_health, after).await;
+            Ok(())
+        }
+    });
+    parts.spawn("health", {
+        let (vitals, after) = (vitals.clone(), after.clone());
+        async move {
+            health::serve(health_socket, vitals, registry, after)
+                .await
+                .map_err(|error| ServerError::State { path: "health".into(), error })
+        }
+    });
+    if let Some((submitter, handle)) = submitter {
+        outward.spawn("submitter", {
+            let last = last.clone();
+            async move {
+                submitter.run(last).await;
+                Ok(())
+            }
+        });
+        let (interval, after) = (config.audit.interval, after.clone());
+        parts.spawn("outbox", async move {
+            outbox.run(handle, mirror, interval, after).await;
+            Ok(())
+        });
+    }
+    let sessions = TaskTracker::new();
+    let seats = Seats::new(config.limits.max_connections, config.limits.max_connections_per_origin);
+    let mut addresses = HashMap::new();
+    for listener in listeners {
+        addresses.insert(listener.name().to_owned(), listener.address());
+        // Tests and people read this very line.
+        info!("listening on {} ({})", listener.address(), listener.name());
+        let (shared, seats, tasks) = (shared.clone(), seats.clone(), sessions.clone());
+        parts.spawn("listener", async move {
+            listener.serve(shared, seats, tasks).await;
+            Ok(())
+        });
+    }
+    info!("health and metrics on http://{health_address}");
+    if let Some(path) = ready_file {
+        parts.spawn_passing(announce(
+            path,
+            addresses,
+            health_address,
+            vitals.clone(),
+            stop.clone(),
+        ));
+    }
+
+    let outcome = watch(&mut parts, &mut outward, &vitals, &stop).await;
+    // Listeners and sessions wait for this token; where it was not the reason, it now is the means.
+    stop.cancel();
+    sessions.close();
+    if timeout(config.limits.drain, sessions.wait()).await.is_err() {
+        warn!(sessions = sessions.len(), "sessions did not end in `limits.drain` and are cut off");
+    }
+    after.cancel();
+    parts.end().await;
+    last.cancel();
+    outward.end().await;
+    info!("stopped");
+    outcome
+}
+
+/// Waits for `stop`, and tells of parts that end before. Only what cannot heal ends the gateway.
+async fn watch(
+    parts: &mut Parts,
+    outward: &mut Parts,
+    vitals: &Vitals,
+    stop: &CancellationToken,
+) -> Result<(), ServerError> {
+    loop {
+        let (name, outcome) = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some(ended) = parts.ended() => ended,
+            Some(ended) = outward.ended() => ended,
+        };
+        match outcome {
+            Some(Ok(())) if name == PASSING || stop.is_cancelled() => {}
+            Some(Err(fatal @ (ServerError::Follow(_) | ServerError::ReadyFile { .. }))) => {
+                return Err(fatal);
+            }
+            Some(Ok(())) => fault(vitals, name, "it ended early"),
+            Some(Err(error)) => fault(vitals, name, &error.to_string()),
+            None => fault(vitals, name, "it panicked"),
+        }
+    }
+}
+
+fn fault(vitals: &Vitals, name: &'static str, why: &str) {
+    error!(part = name, why, "a part of the gateway has ended: it is no longer ready, restart it");
+    vitals.part_ended(name);
+}
+
+const PASSING: &str = "passing";
+
+/// Tasks that run as long as the gateway, by name.
+#[derive(Default)]
+struct Parts {
+    tasks: JoinSet<Result<(), ServerError>>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Parts {
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        part: impl Future<Output = Result<(), ServerError>> + Send + 'static,
+    ) {
+        let id = self.tasks.spawn(part).id();
+        self.names.insert(id, name);
+    }
+
+    /// A task that may end by itself.
+    fn spawn_passing(
+        &mut self,
+        part: impl Future<Output = Result<(), ServerError>> + Send + 'static,
+    ) {
+        self.spawn(PASSING, part);
+    }
+
+    /// The next that ended, `None` in place of its outcome if by a panic. `None` at once if there are none.
+    async fn ended(&mut self) -> Option<(&'static str, Option<Result<(), ServerError>>)> {
+        let (id, outcome) = match self.tasks.join_next_with_id().await? {
+            Ok((id, outcome)) => (id, Some(outcome)),
+            Err(error) => (error.id(), None),
+        };
+        Some((self.names.remove(&id).unwrap_or("unnamed"), outcome))
+    }
+
+    async fn end(mut self) {
+        let all = async { while self.ended().await.is_some() {} };
+        if timeout(LAST_PATIENCE, all).await.is_err() {
+            let left: Vec<_> = self.names.values().collect();
+            warn!(?left, "parts did not end in time and are cut off");
+        }
+    }
+}
+
+/// Tells the door when the mirror moved.
+async fn follow_mirror(
+    door: Arc<Door>,
+    mirror: Arc<Mirror>,
+    stop: CancellationToken,
+) -> Result<(), ServerError> {
+    let mut moved = mirror.changed();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = moved.changed() => if changed.is_err() { return Ok(()) },
+        }
+        door.follow(&mirror.current(), mirror.now());
+    }
+}
+
+/// Writes the ready file once the gateway is ready.
+async fn announce(
+    path: PathBuf,
+    listeners: HashMap<String, SocketAddr>,
+    health: SocketAddr,
+    vitals: Arc<Vitals>,
+    stop: CancellationToken,
+) -> Result<(), ServerError> {
+    while !vitals.readiness().ready {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_millis(25)) => {}
+        }
+    }
+    let text = serde_json::json!({ "listeners": listeners, "health": health }).to_string();
+    // Renamed into place, so that whoever waits for it never reads half of it.
+    let mut unfinished = path.clone().into_os_string();
+    unfinished.push(".new");
+    let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, &path));
+    written.map_err(|error| ServerError::ReadyFile { path, error })
+}
+
+/// Makes the state directory and keeps others out of it as long as the file lives.
+fn lock_state(path: &Path) -> Result<File, ServerError> {
+    let wrong = |error| ServerError::State { path: path.to_owned(), error };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(wrong)?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path.join("lock"))
+        .map_err(wrong)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(ServerError::InUse { path: path.to_owned() }),
+        Err(fs::TryLockError::Error(error)) => Err(wrong(error)),
+    }
+}
+
+/// The given key, or the one that the first start made.
+fn pseudonym_key(config: &Config) -> Result<Secret<[u8; 32]>, ServerError> {
+    if let PseudonymKey::Given(key) = &config.audit.pseudonym_key {
+        return Ok(key.clone());
+    }
+    let path = config.state_dir.join("pseudonym.key");
+    if path.exists() {
+        let wrong = |wrong: String| ServerError::PseudonymKey { path: path.clone(), wrong };
+        let text = read_secret(&path).map_err(wrong)?;
+        return secret_key(&text).ok_or_else(|| wrong("it holds no 64 hexadecimal digits; restore it, or remove it to begin with a new one".to_owned()));
+    }
+    let key = Zeroizing::new(rand::random::<[u8; 32]>());
+    let text = Zeroizing::new(alloy_primitives::hex::encode(*key));
+    let unfinished = config.state_dir.join("pseudonym.key.new");
+    let write = || {
+        let mut file = File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, &path)
+    };
+    write().map_err(|error| ServerError::State { path: path.clone(), error })?;
+    info!(file = %path.display(), "made a pseudonym key; gateways of one broker must share it, see `audit.pseudonym_key_file`");
+    Ok(Secret::new(*key))
+}
+
+fn follower_config(config: &Config, deployment: &Deployment) -> FollowerConfig {
+    FollowerConfig {
+        urls: config.chain.urls.clone(),
+        deployment: deployment.clone(),
+        broker_id: config.chain.broker_id,
+        confirmations: config.chain.confirmations,
+        poll: config.chain.poll,
+        history: config.chain.history,
+        options: config.access,
+    }
+}
+
+fn submitter_config(config: &Config, deployment: &Deployment) -> SubmitterConfig {
+    SubmitterConfig {
+        interval: config.audit.interval,
+        max_gas_per_day: config.audit.max_gas_per_day,
+        confirmations: config.chain.confirmations,
+        ..SubmitterConfig::new(
+            config.chain.urls.clone(),
+            deployment.clone(),
+            config.chain.broker_id,
+            config.state_dir.join("submitter"),
+        )
+    }
+}

@@ -1,0 +1,465 @@
+//! The machine of one session: `(frame | mirror moved | tick)` in, octets to both sides out.
+//!
+//! Pure: it opens no socket and reads no clock, so a test can play any history to it. `uplink.rs` has what frames of the client
+//! do, `downlink.rs` what frames of the broker do; here is what they share and what the world does to a session.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use flytrap_mqtt::{ConnAck, Connect, Malformed, Version, encode, reason};
+use flytrap_policy::{Action, AlertKind, Denial, Permit, Principal, View};
+
+use super::alias::Aliases;
+use super::lane::Lane;
+use super::leases::Leases;
+use super::packet_ids::{AnswerOrder, PacketIds};
+use crate::config::DenyAction;
+use crate::metrics::Traffic;
+
+/// What an operator decides for every session of a listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// What an MQTT 3 client that may not publish gets, as it cannot be told.
+    pub deny_action: DenyAction,
+    /// Octets of the largest whole packet, either way.
+    pub max_packet_octets: usize,
+    /// Most live subscriptions of one session.
+    pub max_subscriptions: usize,
+}
+
+/// The time, as decisions and deadlines see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Seconds that rights end by: the later of block time and wall clock.
+    pub now: u64,
+    /// Since the session began, by a clock that never steps.
+    pub elapsed: Duration,
+}
+
+/// Why a session ended. Decides what the client is told, and whether its will is left to fire.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// The client said DISCONNECT.
+    #[error("the client left")]
+    ClientLeft,
+    /// The client's connection ended without DISCONNECT.
+    #[error("the client was lost")]
+    ClientLost,
+    /// The broker ended the session, or its connection did.
+    #[error("the broker ended it")]
+    BrokerLeft,
+    /// The client broke the protocol.
+    #[error("protocol fault of the client: {0}")]
+    ClientFault(Malformed),
+    /// The client used a topic alias that it had not set, or that the broker does not take.
+    #[error("a topic alias that means nothing")]
+    ClientAlias,
+    /// The client went past a bound of the gateway; the sentence says which.
+    #[error("excess of the client: {0}")]
+    ClientExcess(&'static str),
+    /// The broker sent what no broker may.
+    #[error("protocol fault of the broker: {0}")]
+    BrokerFault(Malformed),
+    /// Nothing came from the client for one and a half keep alive intervals.
+    #[error("the client was silent for too long")]
+    KeepAlive,
+    /// A right that the session stood on is gone.
+    #[error("its right ended: {0}")]
+    Denied(Denial),
+    /// An MQTT 3 client published what it may not, and the listener closes on that.
+    #[error("closed on a refused publish: {0}")]
+    Refused(Denial),
+    /// The mirror is too old to decide on.
+    #[error("the mirror is too old to decide on")]
+    Distrusted,
+    /// The gateway stops.
+    #[error("the gateway stops")]
+    Stopping,
+}
+
+/// Equal refusals of one session, folded, on their way to the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What was refused.
+    pub kind: AlertKind,
+    /// The governing topic, if one governs.
+    pub topic_id: Option<B256>,
+    /// The rule that refused it.
+    pub rule: &'static str,
+    /// How often since the last note.
+    pub count: u32,
+}
+
+/// The will that the broker holds for this session.
+struct Will {
+    topic: Box<str>,
+    retain: bool,
+}
+
+/// What was asked in one SUBSCRIBE: for each filter the code of a refusal, or none if the broker was asked.
+pub(super) struct Asked {
+    pub(super) id: NonZeroU16,
+    pub(super) filters: Vec<(Box<str>, Option<u8>)>,
+}
+
+/// One authenticated session between a client and the broker.
+pub struct Machine {
+    pub(super) version: Version,
+    pub(super) principal: Principal,
+    pub(super) terms: Terms,
+    /// Whether acknowledgements may carry a reason string [MQTT-3.1.2-29].
+    pub(super) problem_information: bool,
+    /// Octets of the largest packet that the client takes.
+    pub(super) client_takes: usize,
+    pub(super) broker_alias_maximum: u16,
+    pub(super) client_alias_maximum: u16,
+    pub(super) view: Arc<View>,
+    pub(super) clock: Clock,
+
+    pub(super) publish: Leases,
+    pub(super) client_aliases: Aliases,
+    pub(super) answers: AnswerOrder,
+    /// QoS 2 publishes that were refused, whose PUBREL must not reach the broker.
+    pub(super) refused: PacketIds,
+
+    pub(super) deliver: Leases,
+    pub(super) broker_aliases: Aliases,
+    /// QoS 2 deliveries that were withheld, whose PUBREL must not reach the client.
+    pub(super) withheld: PacketIds,
+
+    /// Live filters and when the right to each ends at the latest.
+    pub(super) subscriptions: HashMap<Box<str>, u64>,
+    pub(super) asked: VecDeque<Asked>,
+    /// UNSUBSCRIBE packets that the broker has yet to answer, oldest first; `true`: the gateway's own.
+    pub(super) unsubscribes: VecDeque<(NonZeroU16, bool)>,
+    next_own_id: NonZeroU16,
+    has_published: bool,
+
+    will: Option<Will>,
+    keep_alive: Duration,
+    heard_client: Duration,
+    told_broker: Duration,
+    pub(super) client_pings: u32,
+    /// A PINGREQ of the gateway's own waits behind this many of the client's.
+    pub(super) own_ping: Option<u32>,
+    standing_until: u64,
+    rearm: bool,
+
+    notes: Vec<Note>,
+    /// What was forwarded and refused since the driver last took it.
+    pub traffic: Traffic,
+}
+
+/// Kinds of refusal that one session folds separately between two takings.
+const MOST_NOTES: usize = 32;
+/// SUBSCRIBE or UNSUBSCRIBE packets that the broker may owe an answer.
+pub(super) const MOST_UNANSWERED: usize = 1_024;
+/// A right without an end.
+const NEVER: u64 = u64::MAX;
+
+impl Machine {
+    /// A session that the broker has accepted by `connack`.
+    #[must_use]
+    pub fn new(
+        principal: Principal,
+        connect: &Connect<'_>,
+        connack: &ConnAck<'_>,
+        terms: Terms,
+        view: Arc<View>,
+        clock: Clock,
+    ) -> Self {
+        let keep_alive = connack.server_keep_alive.unwrap_or(connect.keep_alive);
+        let takes = connect.maximum_packet_size.map_or(usize::MAX, octets);
+        Self {
+            version: connect.version,
+            terms,
+            problem_information: connect.request_problem_information,
+            client_takes: takes,
+            broker_alias_maximum: connack.topic_alias_maximum,
+            client_alias_maximum: connect.topic_alias_maximum,
+            // A time that has passed, so that the first `follow` looks at everything.
+            standing_until: 0,
+            rearm: false,
+            principal,
+            view,
+            clock,
+            publish: Leases::default(),
+            client_aliases: Aliases::default(),
+            answers: AnswerOrder::default(),
+            refused: PacketIds::default(),
+            deliver: Leases::default(),
+            broker_aliases: Aliases::default(),
+            withheld: PacketIds::default(),
+            subscriptions: HashMap::new(),
+            asked: VecDeque::new(),
+            unsubscribes: VecDeque::new(),
+            next_own_id: NonZeroU16::MAX,
+            has_published: false,
+            will: connect
+                .will
+                .as_ref()
+                .map(|will| Will { topic: will.topic.into(), retain: will.retain }),
+            keep_alive: Duration::from_secs(u64::from(keep_alive)),
+            heard_client: clock.elapsed,
+            told_broker: clock.elapsed,
+            client_pings: 0,
+            own_ping: None,
+            notes: Vec::new(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// The protocol version of both connections.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The version of the view that decisions are taken from.
+    #[must_use]
+    pub fn view_version(&self) -> u64 {
+        self.view.version
+    }
+
+    /// Tells the time; call before each batch of octets.
+    #[inline]
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Notes that a batch of the client's octets was read, and whether anything goes to the broker because of it.
+    #[inline]
+    pub fn heard_client(&mut self, told_broker: bool) {
+        self.heard_client = self.clock.elapsed;
+        if told_broker {
+            self.told_broker = self.clock.elapsed;
+        }
+    }
+
+    /// The mirror moved or a deadline came: judges again everything that the session stands on.
+    ///
+    /// Filters whose right ended are taken back at the broker, so that a shared group loses nothing to a member who may not read.
+    ///
+    /// # Errors
+    /// [`End::Denied`] if the principal lost its standing, or if the last thing that the session was there for is gone: a session
+    /// that still has other subscriptions, or has published, goes on without a word, for MQTT knows no way to tell it.
+    pub fn follow(&mut self, view: Arc<View>, to_broker: &mut Lane<'_>) -> Result<(), End> {
+        let moved = view.version != self.view.version;
+        self.view = view;
+        if !moved && self.clock.now < self.rights_until() {
+            return Ok(());
+        }
+        self.standing_until =
+            self.view.standing(&self.principal, self.clock.now).map_err(End::Denied)?;
+
+        let mut gone: Vec<(Box<str>, Denial)> = Vec::new();
+        for (filter, until) in &mut self.subscriptions {
+            match self.view.authorize_filter(&self.principal, filter, self.clock.now) {
+                Ok(permit) => *until = permit.until(),
+                Err(denial) => gone.push((filter.clone(), denial)),
+            }
+        }
+        let Some((_, denial)) = gone.first() else { return Ok(()) };
+        let denial = denial.clone();
+        for (filter, denial) in &gone {
+            self.subscriptions.remove(filter);
+            self.note(AlertKind::SessionEnded, denial);
+        }
+        self.take_back(gone.into_iter().map(|(filter, _)| filter), to_broker)?;
+        if self.subscriptions.is_empty() && self.asked.is_empty() && !self.has_published {
+            return Err(End::Denied(denial));
+        }
+        Ok(())
+    }
+
+    /// Unsubscribes at the broker, in packets of the gateway's own whose answers the client never sees.
+    pub(super) fn take_back(
+        &mut self,
+        filters: impl Iterator<Item = Box<str>>,
+        to_broker: &mut Lane<'_>,
+    ) -> Result<(), End> {
+        for filter in filters {
+            if self.unsubscribes.len() >= MOST_UNANSWERED {
+                return Err(End::ClientExcess("too many UNSUBSCRIBE packets unanswered"));
+            }
+            let id = self.next_own_id;
+            self.next_own_id = NonZeroU16::new(id.get() - 1).unwrap_or(NonZeroU16::MAX);
+            encode::unsubscribe(self.version, id, [&*filter], to_broker.buffer());
+            self.unsubscribes.push_back((id, true));
+            self.told_broker = self.clock.elapsed;
+        }
+        Ok(())
+    }
+
+    /// A deadline came, see [`Machine::deadline`]: keep alive, and rights that end by themselves.
+    ///
+    /// # Errors
+    /// [`End::KeepAlive`], or as [`Machine::follow`].
+    pub fn tick(&mut self, view: Arc<View>, to_broker: &mut Lane<'_>) -> Result<(), End> {
+        if !self.keep_alive.is_zero() {
+            let elapsed = self.clock.elapsed;
+            if elapsed.saturating_sub(self.heard_client) >= self.client_patience() {
+                return Err(End::KeepAlive);
+            }
+            // The client is alive but all it sent lately was refused: the broker must not take it for dead.
+            if elapsed.saturating_sub(self.told_broker) >= self.keep_alive
+                && self.own_ping.is_none()
+            {
+                encode::pingreq(to_broker.buffer());
+                self.own_ping = Some(self.client_pings);
+                self.told_broker = elapsed;
+            }
+        }
+        self.follow(view, to_broker)
+    }
+
+    /// When [`Machine::tick`] has something to do: since the session began for the keep alive, in seconds of [`Clock::now`] for rights.
+    #[must_use]
+    pub fn deadline(&self) -> (Option<Duration>, Option<u64>) {
+        let alive = (!self.keep_alive.is_zero()).then(|| {
+            let broker = match self.own_ping {
+                None => self.told_broker + self.keep_alive,
+                Some(_) => Duration::MAX,
+            };
+            broker.min(self.heard_client + self.client_patience())
+        });
+        let rights = self.rights_until();
+        (alive, (rights != NEVER).then_some(rights))
+    }
+
+    /// Remembers a live filter and the end of the right to it.
+    pub(super) fn hold(&mut self, filter: Box<str>, until: u64) {
+        self.rearm |= until < self.rights_until();
+        self.subscriptions.insert(filter, until);
+    }
+
+    /// Whether the deadline has come nearer since the last time this was asked.
+    #[inline]
+    pub fn take_rearm(&mut self) -> bool {
+        std::mem::take(&mut self.rearm)
+    }
+
+    /// One and a half keep alive intervals [MQTT-3.1.2-22 of 5.0, MQTT-3.1.2-24 of 3.1.1].
+    fn client_patience(&self) -> Duration {
+        self.keep_alive + self.keep_alive / 2
+    }
+
+    fn rights_until(&self) -> u64 {
+        self.subscriptions.values().copied().min().unwrap_or(NEVER).min(self.standing_until)
+    }
+
+    /// Says farewell to both sides: a reason to an MQTT 5 client; to the broker a DISCONNECT wherever the will must not fire,
+    /// which is asked at this moment and not when the client connected.
+    pub fn leave(&mut self, end: &End, to_client: &mut Vec<u8>, to_broker: &mut Vec<u8>) {
+        if self.version.is_v5()
+            && let Some((code, sentence)) = self.reason_of(end)
+        {
+            encode::disconnect(self.version, code, sentence.as_deref(), to_client);
+        }
+        let said_goodbye = matches!(end, End::ClientLeft | End::BrokerLeft | End::BrokerFault(_));
+        if !said_goodbye && !self.will_may_fire() {
+            encode::disconnect(self.version, reason::SUCCESS, None, to_broker);
+        }
+    }
+
+    fn reason_of(&self, end: &End) -> Option<(u8, Option<String>)> {
+        let told = |code: u8, sentence: &dyn std::fmt::Display| {
+            let sentence = sentence.to_string();
+            // Two octets of header, one of code, three of property and its length: the reason must fit what the client takes.
+            let fits = sentence.len() + 16 <= self.client_takes;
+            Some((code, fits.then_some(sentence)))
+        };
+        match end {
+            End::ClientLeft | End::ClientLost | End::BrokerLeft => None,
+            End::ClientFault(fault) => Some((fault.reason_code(), None)),
+            End::ClientAlias => Some((reason::TOPIC_ALIAS_INVALID, None)),
+            End::ClientExcess(sentence) => told(reason::QUOTA_EXCEEDED, sentence),
+            End::BrokerFault(_) => Some((reason::UNSPECIFIED_ERROR, None)),
+            End::KeepAlive => Some((reason::KEEP_ALIVE_TIMEOUT, None)),
+            End::Denied(denial @ Denial::Banned { .. }) => {
+                told(reason::ADMINISTRATIVE_ACTION, denial)
+            }
+            End::Denied(denial) | End::Refused(denial) => told(reason::NOT_AUTHORIZED, denial),
+            End::Distrusted => told(
+                reason::IMPLEMENTATION_SPECIFIC_ERROR,
+                &"the chain cannot be seen, so nothing can be decided",
+            ),
+            End::Stopping => Some((reason::SERVER_SHUTTING_DOWN, None)),
+        }
+    }
+
+    pub(super) fn will_may_fire(&self) -> bool {
+        let Some(will) = &self.will else { return true };
+        let action = Action::Publish { retain: will.retain };
+        self.view.authorize(&self.principal, action, &will.topic, self.clock.now).is_ok()
+    }
+
+    /// Counts a refusal towards the record.
+    pub(super) fn note(&mut self, kind: AlertKind, denial: &Denial) {
+        let (topic_id, rule) = (denial.topic_id(), denial.rule());
+        let kept = self.notes.len();
+        let found = self
+            .notes
+            .iter_mut()
+            .find(|note| note.kind == kind && note.topic_id == topic_id && note.rule == rule);
+        match found {
+            Some(note) => note.count = note.count.saturating_add(1),
+            None if kept < MOST_NOTES => {
+                self.notes.push(Note { kind, topic_id, rule, count: 1 });
+            }
+            // Full between two takings: the rest is counted under the kind alone, as ungoverned.
+            None => {
+                let last = &mut self.notes[MOST_NOTES - 1];
+                *last = Note {
+                    kind,
+                    topic_id: None,
+                    rule: "many",
+                    count: last.count.saturating_add(1),
+                };
+            }
+        }
+    }
+
+    /// Whether anything was refused since the notes were last taken.
+    #[inline]
+    #[must_use]
+    pub fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
+    /// Takes what was refused since the last time.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Spends a permit to publish: only what has one is forwarded.
+    #[inline]
+    pub(super) fn spend_on_broker(&mut self, _permit: Permit, payload: usize) {
+        self.has_published = true;
+        self.traffic.publishes_allowed += 1;
+        self.traffic.payload_to_broker += payload as u64;
+    }
+
+    /// Spends a permit to deliver.
+    #[inline]
+    pub(super) fn spend_on_client(&mut self, _permit: Permit, payload: usize) {
+        self.traffic.deliveries_allowed += 1;
+        self.traffic.payload_to_client += payload as u64;
+    }
+
+    /// Whether a reason string of `denial` may go into an acknowledgement of this session.
+    pub(super) fn reason_string(&self, denial: &Denial) -> Option<String> {
+        if !self.version.is_v5() || !self.problem_information {
+            return None;
+        }
+        let sentence = denial.to_string();
+        (sentence.len() + 32 <= self.client_takes).then_some(sentence)
+    }
+}
+
+fn octets(size: NonZeroU32) -> usize {
+    usize::try_from(size.get()).unwrap_or(usize::MAX)
+}

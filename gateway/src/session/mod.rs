@@ -1,0 +1,21 @@
+//! One session between a client and the broker.
+//!
+//! `handshake` turns the client's CONNECT into a principal, and the broker's CONNACK into the client's; from then on `run` moves octets and
+//! [`Machine`] decides about each packet. The machine is pure: what it knows of time and of the chain it is told.
+
+mod alias;
+mod downlink;
+mod handshake;
+mod lane;
+mod leases;
+mod machine;
+mod packet_ids;
+mod pump;
+mod run;
+#[cfg(test)]
+mod tests;
+mod uplink;
+
+pub use lane::Lane;
+pub use machine::{Clock, End, Machine, Note, Terms};
+pub use run::run;

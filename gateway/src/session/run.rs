@@ -1,0 +1,182 @@
+//! The task of one session: wakes for octets, for the chain, for deadlines and for the end.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flytrap_policy::{AlertKind, Principal};
+use tokio::time::{Instant as Timer, sleep_until, timeout};
+use tracing::{debug, info};
+
+use super::handshake::{Opened, open};
+use super::machine::{End, Machine};
+use super::pump::{Pump, Stop, World};
+use crate::metrics::AuthorizationLabel;
+use crate::shared::{Peer, Shared};
+use crate::upstream::Stream;
+
+/// Longest sleep: by then a session looks at peers that stall and at the age of the mirror, whatever else is due.
+const ROUND: Duration = Duration::from_secs(30);
+/// Time for what is on its way to either side when a session ends.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Serves one connection from its CONNECT to its end. Everything that can go wrong ends here, and ends this session only.
+pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
+    let opened = tokio::select! {
+        // On the heap, so that what only the handshake needs is given back when it is over.
+        opened = Box::pin(open(client, &peer, &shared)) => opened,
+        () = shared.stop.cancelled() => None,
+    };
+    let Some(Opened { pump, machine, principal }) = opened else { return };
+    shared.metrics.sessions.inc();
+    let (wallet, key) = (principal.wallet, principal.key);
+    info!(peer = %peer.addr, %wallet, %key, listener = %peer.listener.name, "session opened");
+    let began = Instant::now();
+    let end = Session { pump, machine, principal, shared: &shared, began }.live().await;
+    shared.metrics.sessions.dec();
+    info!(peer = %peer.addr, %wallet, %key, end = %end, "session ended");
+}
+
+struct Session<'a> {
+    pump: Pump<Stream, Stream>,
+    machine: Machine,
+    principal: Principal,
+    shared: &'a Shared,
+    began: Instant,
+}
+
+impl Session<'_> {
+    async fn live(mut self) -> End {
+        let shared = self.shared;
+        let mut moved = shared.mirror.changed();
+        let world = World { mirror: &shared.mirror, began: self.began };
+        let timer = sleep_until(Timer::now());
+        tokio::pin!(timer);
+        let mut stalls = Stalls::default();
+        let end = loop {
+            timer.as_mut().reset(self.wake(&world));
+            let woken = tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => Err(End::Stopping),
+                changed = moved.changed() => match changed {
+                    Ok(()) => self.follow(&world),
+                    Err(_) => Err(End::Distrusted),
+                },
+                stop = poll_fn(|cx| {
+                    let stop = self.pump.poll(cx, &mut self.machine, &world);
+                    report(&mut self.machine, &self.principal, shared);
+                    stop
+                }) => match stop {
+                    Stop::End(end) => Err(end),
+                    Stop::Rearm => Ok(()),
+                },
+                () = &mut timer => match stalls.check(&self.pump) {
+                    Some(end) => Err(end),
+                    None => self.tick(&world),
+                },
+            };
+            report(&mut self.machine, &self.principal, self.shared);
+            if let Err(end) = woken {
+                break end;
+            }
+        };
+        self.leave(&end).await;
+        end
+    }
+
+    fn follow(&mut self, world: &World<'_>) -> Result<(), End> {
+        self.machine.set_clock(world.clock());
+        let machine = &mut self.machine;
+        self.pump.act(|to_broker| machine.follow(world.view(), to_broker))
+    }
+
+    fn tick(&mut self, world: &World<'_>) -> Result<(), End> {
+        if world.is_distrusted() {
+            return Err(End::Distrusted);
+        }
+        self.machine.set_clock(world.clock());
+        let machine = &mut self.machine;
+        self.pump.act(|to_broker| machine.tick(world.view(), to_broker))
+    }
+
+    /// When to wake if nothing else happens.
+    fn wake(&self, world: &World<'_>) -> Timer {
+        let (alive, rights) = self.machine.deadline();
+        let clock = world.clock();
+        let alive = alive.map_or(ROUND, |at| at.saturating_sub(clock.elapsed));
+        // Seconds are compared as whole numbers: the right is gone when the next one begins.
+        let rights = rights.map_or(ROUND, |at| Duration::from_secs(at.saturating_sub(clock.now)));
+        Timer::now() + alive.min(rights).min(ROUND)
+    }
+
+    /// Says farewell to both sides, giving what is on its way a moment to arrive.
+    async fn leave(mut self, end: &End) {
+        let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
+        self.machine.leave(end, &mut to_client, &mut to_broker);
+        report(&mut self.machine, &self.principal, self.shared);
+        let Pump { client, broker } = self.pump;
+        let client_end = timeout(LAST_WORDS, client.finish(&to_client));
+        let broker_end = timeout(LAST_WORDS, async {
+            // Without a DISCONNECT the connection just ends, and the broker lets the will fire.
+            match end {
+                End::ClientLeft => broker.finish(&[]).await,
+                _ if to_broker.is_empty() => broker.abandon().await,
+                _ => broker.finish(&to_broker).await,
+            }
+        });
+        let _ = tokio::join!(client_end, broker_end);
+    }
+}
+
+/// Peers that take nothing although something waits for them. A session must not wait for them for ever.
+#[derive(Default)]
+struct Stalls {
+    client: Option<(u64, Instant)>,
+    broker: Option<(u64, Instant)>,
+}
+
+impl Stalls {
+    fn check(&mut self, pump: &Pump<Stream, Stream>) -> Option<End> {
+        if is_stalled(&mut self.client, pump.client.stalled_at()) {
+            return Some(End::ClientExcess("it took nothing for too long"));
+        }
+        is_stalled(&mut self.broker, pump.broker.stalled_at()).then_some(End::BrokerLeft)
+    }
+}
+
+/// Whether a peer that had taken so many octets `before` has still not taken more, a whole round later.
+fn is_stalled(before: &mut Option<(u64, Instant)>, now: Option<u64>) -> bool {
+    match (*before, now) {
+        (Some((then, since)), Some(now)) if then == now => since.elapsed() >= ROUND,
+        (_, now) => {
+            *before = now.map(|sent| (sent, Instant::now()));
+            false
+        }
+    }
+}
+
+/// Hands what was refused to the record.
+fn report(machine: &mut Machine, principal: &Principal, shared: &Shared) {
+    shared.metrics.add(&mut machine.traffic);
+    if !machine.has_notes() {
+        return;
+    }
+    let now = shared.mirror.now();
+    for note in machine.take_notes() {
+        let (wallet, kind) = (principal.wallet, note.kind);
+        debug!(%wallet, ?kind, rule = note.rule, count = note.count, "refused");
+        let label = AuthorizationLabel { action: action_word(kind), outcome: note.rule };
+        shared.metrics.authorizations.get_or_create(&label).inc_by(u64::from(note.count));
+        shared.outbox.alert(kind, wallet, note.topic_id, note.count, now);
+    }
+}
+
+fn action_word(kind: AlertKind) -> &'static str {
+    match kind {
+        AlertKind::PublishRefused => "publish",
+        AlertKind::SubscribeRefused => "subscribe",
+        AlertKind::WillRefused => "will",
+        AlertKind::DeliveryWithheld => "deliver",
+        AlertKind::SessionEnded => "keep",
+    }
+}

@@ -1,0 +1,643 @@
+//! Histories played to the machine, judged by what would have reached the broker and the client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256, U256};
+use flytrap_mqtt::{
+    Connect, FromBroker, QoS, Version, encode, frame, read_connect, read_from_broker,
+};
+use flytrap_policy::{
+    AlertKind, Credential, CredentialKind, Denial, Event, NamingPolicy, Offer, OfferMode, Options,
+    Principal, Registry, Right, Stamp, Traits, View, topic_id,
+};
+
+use super::{Clock, End, Lane, Machine, Terms};
+use crate::config::DenyAction;
+
+const OWNER: Address = Address::repeat_byte(0x0A);
+const READER: Address = Address::repeat_byte(0x0B);
+const NOW: u64 = 1_000;
+
+/// A chain of one broker, as far as a machine can see it.
+struct World {
+    registry: Registry,
+    version: u64,
+    height: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self { registry: Registry::new(U256::ONE), version: 0, height: 0 };
+        world.happen(Event::BrokerCreated {
+            broker_id: U256::ONE,
+            owner: OWNER,
+            policy: NamingPolicy::Open,
+            name: "b".into(),
+        });
+        world
+    }
+
+    fn happen(&mut self, event: Event) {
+        self.version += 1;
+        self.height += 1;
+        let at = Stamp { height: self.height, time: NOW };
+        self.registry.apply(&event, at).unwrap();
+    }
+
+    fn topic(mut self, name: &str) -> Self {
+        let closed = Offer { mode: OfferMode::Closed, period: 0, price_wei: 0 };
+        self.happen(Event::TopicRegistered {
+            broker_id: U256::ONE,
+            topic_id: topic_id(U256::ONE, name),
+            owner: OWNER,
+            epoch: 1,
+            name: name.into(),
+            traits: Traits { retain: false, sensitive: false, own_branch: false },
+            publish_offer: closed,
+            subscribe_offer: closed,
+        });
+        self
+    }
+
+    fn grant(mut self, name: &str, right: Right, until: u64) -> Self {
+        self.happen(Event::AccessGranted {
+            broker_id: U256::ONE,
+            topic_id: topic_id(U256::ONE, name),
+            wallet: READER,
+            right,
+            epoch: 1,
+            until,
+            by: OWNER,
+            fee_wei: U256::ZERO,
+            purpose: B256::ZERO,
+            note: String::new(),
+        });
+        self
+    }
+
+    fn revoke(&mut self, name: &str, right: Right) {
+        self.happen(Event::AccessRevoked {
+            broker_id: U256::ONE,
+            topic_id: topic_id(U256::ONE, name),
+            wallet: READER,
+            right,
+            epoch: 1,
+            was: NOW + 10,
+            refund_wei: U256::ZERO,
+            by: OWNER,
+            purpose: B256::ZERO,
+            note: String::new(),
+        });
+    }
+
+    fn view(&self) -> Arc<View> {
+        let registry = Arc::new(self.registry.clone());
+        Arc::new(View {
+            settled: registry.clone(),
+            head: registry,
+            height: self.height,
+            time: NOW,
+            version: self.version,
+            options: Options::default(),
+        })
+    }
+}
+
+/// One machine and what it has sent.
+struct Played {
+    machine: Machine,
+    to_broker: Vec<u8>,
+    to_client: Vec<u8>,
+    end: Option<End>,
+}
+
+fn principal() -> Principal {
+    Principal {
+        wallet: READER,
+        key: READER,
+        credential: Credential {
+            kind: CredentialKind::Token,
+            issued_at: NOW - 10,
+            expires_at: u64::MAX,
+        },
+    }
+}
+
+fn clock(now: u64, elapsed: u64) -> Clock {
+    Clock { now, elapsed: Duration::from_secs(elapsed) }
+}
+
+const TERMS: Terms = Terms {
+    deny_action: DenyAction::Acknowledge,
+    max_packet_octets: 1024 * 1024,
+    max_subscriptions: 3,
+};
+
+impl Played {
+    fn new(world: &World, connect: &Connect<'_>, terms: Terms) -> Self {
+        let octets: &[u8] = if connect.version.is_v5() {
+            &[0x20, 6, 0, 0, 3, 0x22, 0, 5]
+        } else {
+            &[0x20, 2, 0, 0]
+        };
+        let Ok(FromBroker::ConnAck(connack)) =
+            read_from_broker(connect.version, frame(octets, 100).unwrap().unwrap())
+        else {
+            panic!("a CONNACK")
+        };
+        let machine =
+            Machine::new(principal(), connect, &connack, terms, world.view(), clock(NOW, 0));
+        let mut played = Self { machine, to_broker: Vec::new(), to_client: Vec::new(), end: None };
+        played.follow(world);
+        played
+    }
+
+    fn bare(world: &World, version: Version) -> Self {
+        Self::new(world, &Connect { topic_alias_maximum: 5, ..Connect::bare(version) }, TERMS)
+    }
+
+    fn from_client(&mut self, octets: &[u8]) -> &mut Self {
+        let (mut ahead, mut back) = (Vec::new(), Vec::new());
+        let (mut to_broker, mut to_client) =
+            (Lane::new(octets, &mut ahead), Lane::new(&[], &mut back));
+        let (taken, done) = self.machine.client_octets(octets, &mut to_broker, &mut to_client);
+        self.to_broker.extend_from_slice(to_broker.octets());
+        self.to_client.extend_from_slice(to_client.octets());
+        self.machine.heard_client(!to_broker.octets().is_empty());
+        assert!(done.is_err() || taken == octets.len(), "whole frames are taken whole");
+        self.end = done.err();
+        self
+    }
+
+    fn from_broker(&mut self, octets: &[u8]) -> &mut Self {
+        let (mut ahead, mut back) = (Vec::new(), Vec::new());
+        let (mut to_client, mut to_broker) =
+            (Lane::new(octets, &mut ahead), Lane::new(&[], &mut back));
+        let (_, done) = self.machine.broker_octets(octets, &mut to_client, &mut to_broker);
+        self.to_client.extend_from_slice(to_client.octets());
+        self.to_broker.extend_from_slice(to_broker.octets());
+        self.end = done.err();
+        self
+    }
+
+    fn follow(&mut self, world: &World) -> &mut Self {
+        let mut buffer = Vec::new();
+        let mut to_broker = Lane::new(&[], &mut buffer);
+        self.end = self.machine.follow(world.view(), &mut to_broker).err();
+        self.to_broker.extend_from_slice(to_broker.octets());
+        self
+    }
+
+    fn tick(&mut self, world: &World, clock: Clock) -> &mut Self {
+        let mut buffer = Vec::new();
+        let mut to_broker = Lane::new(&[], &mut buffer);
+        self.machine.set_clock(clock);
+        self.end = self.machine.tick(world.view(), &mut to_broker).err();
+        self.to_broker.extend_from_slice(to_broker.octets());
+        self
+    }
+
+    /// What went to the broker and to the client since the last time.
+    fn sent(&mut self) -> (Vec<u8>, Vec<u8>) {
+        (std::mem::take(&mut self.to_broker), std::mem::take(&mut self.to_client))
+    }
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    assert!(body.len() < 128);
+    let mut out = vec![first, body.len() as u8];
+    out.extend_from_slice(body);
+    out
+}
+
+fn publish(version: Version, qos: QoS, id: u16, topic: &str, alias: Option<u16>) -> Vec<u8> {
+    let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+    body.extend_from_slice(topic.as_bytes());
+    if qos != QoS::AtMostOnce {
+        body.extend_from_slice(&id.to_be_bytes());
+    }
+    if version.is_v5() {
+        match alias {
+            Some(alias) => {
+                body.extend_from_slice(&[3, 0x23]);
+                body.extend_from_slice(&alias.to_be_bytes());
+            }
+            None => body.push(0),
+        }
+    }
+    body.push(b'x');
+    packet(0x30 | (qos as u8) << 1, &body)
+}
+
+fn subscribe(version: Version, id: u16, filters: &[&str]) -> Vec<u8> {
+    let mut body = id.to_be_bytes().to_vec();
+    if version.is_v5() {
+        body.push(0);
+    }
+    for filter in filters {
+        body.extend_from_slice(&(filter.len() as u16).to_be_bytes());
+        body.extend_from_slice(filter.as_bytes());
+        body.push(0);
+    }
+    packet(0x82, &body)
+}
+
+fn unsubscribe(version: Version, id: u16, filter: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::unsubscribe(version, id.try_into().unwrap(), [filter], &mut out);
+    out
+}
+
+const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
+
+#[test]
+fn an_allowed_publish_is_forwarded_as_it_came() {
+    let world = World::new().topic("farm").grant("farm", Right::Publish, NOW + 10);
+    for version in VERSIONS {
+        let mut played = Played::bare(&world, version);
+        let octets = [
+            publish(version, QoS::AtMostOnce, 0, "farm/ph", None),
+            publish(version, QoS::AtLeastOnce, 7, "farm/ph", None),
+            publish(version, QoS::ExactlyOnce, 8, "farm", None),
+        ]
+        .concat();
+        assert_eq!(played.from_client(&octets).sent(), (octets, vec![]));
+        assert_eq!(played.machine.traffic.publishes_allowed, 3);
+    }
+}
+
+#[test]
+fn a_refused_publish_never_reaches_the_broker_and_is_answered_by_version_and_qos() {
+    let world = World::new().topic("farm").grant("farm", Right::Subscribe, NOW + 10);
+    for (version, qos, answer) in [
+        (Version::V31, QoS::AtMostOnce, vec![]),
+        (Version::V311, QoS::AtMostOnce, vec![]),
+        (Version::V5, QoS::AtMostOnce, vec![]),
+        (Version::V31, QoS::AtLeastOnce, vec![0x40, 2, 0xFF, 0xFE]),
+        (Version::V311, QoS::AtLeastOnce, vec![0x40, 2, 0xFF, 0xFE]),
+        (Version::V5, QoS::AtLeastOnce, vec![0x40, 3, 0xFF, 0xFE, 0x87]),
+        (Version::V31, QoS::ExactlyOnce, vec![0x50, 2, 0xFF, 0xFE]),
+        (Version::V311, QoS::ExactlyOnce, vec![0x50, 2, 0xFF, 0xFE]),
+        (Version::V5, QoS::ExactlyOnce, vec![0x50, 3, 0xFF, 0xFE, 0x87]),
+    ] {
+        let mut connect = Connect::bare(version);
+        connect.request_problem_information = false;
+        let mut played = Played::new(&world, &connect, TERMS);
+        let octets = publish(version, qos, 0xFFFE, "farm/ph", None);
+        assert_eq!(played.from_client(&octets).sent(), (vec![], answer), "{version:?} {qos:?}");
+        assert!(played.end.is_none());
+        let notes = played.machine.take_notes();
+        assert_eq!((notes.len(), notes[0].kind, notes[0].count), (1, AlertKind::PublishRefused, 1));
+        assert_eq!(notes[0].topic_id, Some(topic_id(U256::ONE, "farm")));
+    }
+}
+
+#[test]
+fn a_refusal_says_why_if_the_client_wants_to_know_and_it_fits() {
+    let world = World::new().topic("farm");
+    let octets = publish(Version::V5, QoS::AtLeastOnce, 1, "farm/ph", None);
+    let mut played = Played::bare(&world, Version::V5);
+    let (_, answer) = played.from_client(&octets).sent();
+    assert!(answer.windows(8).any(|w| w == b"no grant"), "{answer:02x?}");
+    let mut small = Connect::bare(Version::V5);
+    small.maximum_packet_size = 40.try_into().ok();
+    let (_, answer) = Played::new(&world, &small, TERMS).from_client(&octets).sent();
+    assert_eq!(answer, [0x40, 3, 0, 1, 0x87]);
+}
+
+#[test]
+fn a_listener_may_close_on_a_refused_publish_of_mqtt_3() {
+    let world = World::new().topic("farm");
+    let terms = Terms { deny_action: DenyAction::Close, ..TERMS };
+    for (version, closes) in [(Version::V31, true), (Version::V311, true), (Version::V5, false)] {
+        let mut played = Played::new(&world, &Connect::bare(version), terms);
+        played.from_client(&publish(version, QoS::AtMostOnce, 0, "farm/ph", None));
+        assert_eq!(matches!(played.end, Some(End::Refused(_))), closes, "{version:?}");
+        assert_eq!(played.sent().0, Vec::<u8>::new());
+    }
+}
+
+#[test]
+fn the_pubrel_of_a_refused_publish_is_answered_by_the_gateway_once() {
+    let world = World::new().topic("farm");
+    for (version, answer) in
+        [(Version::V311, vec![0x70, 2, 0, 9]), (Version::V5, vec![0x70, 3, 0, 9, 0x92])]
+    {
+        let mut played = Played::bare(&world, version);
+        played.from_client(&publish(version, QoS::ExactlyOnce, 9, "farm/ph", None)).sent();
+        let pubrel = [0x62, 2, 0, 9];
+        assert_eq!(played.from_client(&pubrel).sent(), (vec![], answer));
+        assert_eq!(played.from_client(&pubrel).sent(), (pubrel.to_vec(), vec![]));
+    }
+}
+
+#[test]
+fn answers_keep_the_order_of_the_publishes() {
+    let world = World::new().topic("a").topic("b").grant("a", Right::Publish, NOW + 10);
+    let mut played = Played::bare(&world, Version::V311);
+    let (good, bad) = (
+        publish(Version::V311, QoS::AtLeastOnce, 1, "a", None),
+        publish(Version::V311, QoS::AtLeastOnce, 2, "b", None),
+    );
+    assert_eq!(played.from_client(&[good.clone(), bad].concat()).sent(), (good, vec![]));
+    let (_, answers) = played.from_broker(&[0x40, 2, 0, 1]).sent();
+    assert_eq!(answers, [0x40, 2, 0, 1, 0x40, 2, 0, 2]);
+}
+
+#[test]
+fn subscribe_is_cut_to_what_is_allowed_and_suback_keeps_the_clients_order() {
+    let world =
+        World::new().topic("farm").topic("farm/secret").grant("farm", Right::Subscribe, NOW + 10);
+    for (version, no) in [(Version::V31, 0x80), (Version::V311, 0x80), (Version::V5, 0x87)] {
+        let mut played = Played::bare(&world, version);
+        let wanted =
+            subscribe(version, 77, &["farm/secret/x", "farm/a", "#", "$share/g/farm/b", "$SYS/#"]);
+        let (to_broker, to_client) = played.from_client(&wanted).sent();
+        assert_eq!(to_broker, subscribe(version, 77, &["farm/a", "$share/g/farm/b"]));
+        assert_eq!(to_client, Vec::<u8>::new());
+        let answer = |codes: &[u8]| {
+            let mut body = vec![0, 77];
+            body.extend_from_slice(if version.is_v5() { &[0] } else { &[] });
+            body.extend_from_slice(codes);
+            packet(0x90, &body)
+        };
+        let (_, suback) = played.from_broker(&answer(&[1, 0x80])).sent();
+        assert_eq!(suback, answer(&[no, 1, no, 0x80, no]));
+    }
+}
+
+#[test]
+fn a_subscribe_of_refused_filters_alone_is_answered_by_the_gateway() {
+    let world = World::new().topic("farm");
+    let mut played = Played::bare(&world, Version::V311);
+    let (to_broker, to_client) =
+        played.from_client(&subscribe(Version::V311, 0xFFFE, &["farm/a", "x"])).sent();
+    assert_eq!((to_broker, to_client), (vec![], vec![0x90, 4, 0xFF, 0xFE, 0x80, 0x80]));
+}
+
+#[test]
+fn subscriptions_are_bounded() {
+    let world = World::new().topic("farm").grant("farm", Right::Subscribe, NOW + 10);
+    let mut played = Played::bare(&world, Version::V5);
+    played.from_client(&subscribe(Version::V5, 1, &["farm/1", "farm/2", "farm/3", "farm/4"]));
+    assert_eq!(played.sent().0, subscribe(Version::V5, 1, &["farm/1", "farm/2", "farm/3"]));
+    let (_, suback) = played.from_broker(&[0x90, 6, 0, 1, 0, 0, 0, 0]).sent();
+    assert_eq!(suback, [0x90, 7, 0, 1, 0, 0, 0, 0, 0x97]);
+    let (to_broker, _) = played.from_client(&subscribe(Version::V5, 2, &["farm/3"])).sent();
+    assert_eq!(to_broker, subscribe(Version::V5, 2, &["farm/3"]), "a renewed one is not a new one");
+}
+
+#[test]
+fn a_delivery_without_right_is_withheld_and_answered_in_the_clients_stead() {
+    let world = World::new().topic("a").topic("b").grant("a", Right::Subscribe, NOW + 10);
+    for version in VERSIONS {
+        let mut played = Played::bare(&world, version);
+        for (qos, answer) in [
+            (QoS::AtMostOnce, vec![]),
+            (QoS::AtLeastOnce, vec![0x40, 2, 0, 5]),
+            (QoS::ExactlyOnce, vec![0x50, 2, 0, 5]),
+        ] {
+            let message = publish(version, qos, 5, "b/x", None);
+            assert_eq!(played.from_broker(&message).sent(), (answer, vec![]), "{qos:?}");
+        }
+        let pubrel = [0x62, 2, 0, 5];
+        let (to_broker, to_client) = played.from_broker(&pubrel).sent();
+        assert_eq!((to_broker, to_client), (vec![0x70, 2, 0, 5], vec![]));
+        let allowed = publish(version, QoS::ExactlyOnce, 5, "a/x", None);
+        assert_eq!(played.from_broker(&allowed).sent(), (vec![], allowed));
+        assert_eq!(played.from_broker(&pubrel).sent(), (vec![], pubrel.to_vec()));
+    }
+}
+
+#[test]
+fn a_revocation_stops_the_next_message_and_unsubscribes_at_the_broker() {
+    let mut world = World::new()
+        .topic("a")
+        .topic("b")
+        .grant("a", Right::Subscribe, NOW + 10)
+        .grant("b", Right::Subscribe, NOW + 10);
+    let mut played = Played::bare(&world, Version::V311);
+    played.from_client(&subscribe(Version::V311, 1, &["a/x", "b/x"])).sent();
+    played.from_broker(&[0x90, 4, 0, 1, 0, 0]).sent();
+    let message = publish(Version::V311, QoS::AtMostOnce, 0, "a/x", None);
+    assert_eq!(played.from_broker(&message).sent(), (vec![], message.clone()));
+    world.revoke("a", Right::Subscribe);
+    let (to_broker, _) = played.follow(&world).sent();
+    assert_eq!(to_broker, unsubscribe(Version::V311, 0xFFFF, "a/x"));
+    assert!(played.end.is_none(), "the other subscription lives on");
+    assert_eq!(played.from_broker(&message).sent(), (vec![], vec![]));
+    let answer = [0xB0, 2, 0xFF, 0xFF];
+    assert_eq!(played.from_broker(&answer).sent(), (vec![], vec![]), "not the client's to see");
+    played.from_client(&unsubscribe(Version::V311, 0xFFFF, "b/x")).sent();
+    assert_eq!(played.from_broker(&answer).sent(), (vec![], answer.to_vec()));
+}
+
+#[test]
+fn a_session_that_has_lost_all_it_was_there_for_is_told_and_ended() {
+    let mut world = World::new().topic("a").grant("a", Right::Subscribe, NOW + 10);
+    let mut played = Played::bare(&world, Version::V5);
+    played.from_client(&subscribe(Version::V5, 1, &["a/x"]));
+    played.from_broker(&[0x90, 4, 0, 1, 0, 0]).sent();
+    world.revoke("a", Right::Subscribe);
+    let end = played.follow(&world).end.take().unwrap();
+    assert!(
+        matches!(end, End::Denied(Denial::GrantEnded { .. } | Denial::NoGrant { .. })),
+        "{end:?}"
+    );
+    let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
+    played.machine.leave(&end, &mut to_client, &mut to_broker);
+    assert_eq!((to_client[0], to_client[2]), (0xE0, 0x87));
+}
+
+#[test]
+fn a_right_that_ends_between_subscribe_and_suback_is_taken_back() {
+    let mut world = World::new().topic("a").grant("a", Right::Subscribe, NOW + 10);
+    let mut played = Played::bare(&world, Version::V311);
+    played.from_client(&subscribe(Version::V311, 1, &["a/x"])).sent();
+    world.revoke("a", Right::Subscribe);
+    played.follow(&world);
+    let (to_broker, to_client) = played.from_broker(&[0x90, 3, 0, 1, 0]).sent();
+    assert_eq!(to_client, [0x90, 3, 0, 1, 0]);
+    assert_eq!(to_broker, unsubscribe(Version::V311, 0xFFFF, "a/x"));
+}
+
+#[test]
+fn paid_time_ends_by_itself() {
+    let world = World::new().topic("a").grant("a", Right::Subscribe, NOW + 10).grant(
+        "a",
+        Right::Publish,
+        NOW + 10,
+    );
+    let mut played = Played::bare(&world, Version::V311);
+    played.from_client(&subscribe(Version::V311, 1, &["a/x"]));
+    played.from_broker(&[0x90, 3, 0, 1, 0]).sent();
+    assert!(played.machine.take_rearm());
+    assert_eq!(played.machine.deadline().1, Some(NOW + 10));
+    let message = publish(Version::V311, QoS::AtMostOnce, 0, "a/x", None);
+    played.machine.set_clock(clock(NOW + 9, 9));
+    assert_eq!(played.from_broker(&message).sent().1, message);
+    assert_eq!(played.from_client(&message).sent().0, message);
+    played.machine.set_clock(clock(NOW + 10, 10));
+    assert_eq!(played.from_broker(&message).sent(), (vec![], vec![]));
+    assert_eq!(played.from_client(&message).sent(), (vec![], vec![]));
+    let (to_broker, _) = played.tick(&world, clock(NOW + 10, 10)).sent();
+    assert_eq!(to_broker, unsubscribe(Version::V311, 0xFFFF, "a/x"));
+}
+
+#[test]
+fn an_alias_is_spelt_out_until_the_broker_knows_it() {
+    let mut world = World::new().topic("a").topic("b").grant("a", Right::Publish, NOW + 10);
+    let mut played = Played::bare(&world, Version::V5);
+    let v5 = |topic, alias| publish(Version::V5, QoS::AtMostOnce, 0, topic, Some(alias));
+    assert_eq!(played.from_client(&v5("a", 1)).sent().0, v5("a", 1));
+    assert_eq!(played.from_client(&v5("", 1)).sent().0, v5("", 1));
+    assert_eq!(
+        played.from_client(&v5("b", 1)).sent().0,
+        Vec::<u8>::new(),
+        "refused, but now it means b"
+    );
+    assert_eq!(
+        played.from_client(&v5("", 1)).sent().0,
+        Vec::<u8>::new(),
+        "so it does not mean a any more"
+    );
+    world = world.grant("b", Right::Publish, NOW + 10);
+    played.follow(&world);
+    assert_eq!(
+        played.from_client(&v5("", 1)).sent().0,
+        v5("b", 1),
+        "spelt out: the broker knows a"
+    );
+    assert_eq!(played.from_client(&v5("", 1)).sent().0, v5("", 1));
+    assert!(matches!(played.from_client(&v5("", 2)).end, Some(End::ClientAlias)), "never set");
+    assert!(
+        matches!(played.from_client(&v5("a", 6)).end, Some(End::ClientAlias)),
+        "past the maximum"
+    );
+}
+
+#[test]
+fn a_withheld_alias_is_spelt_out_to_the_client() {
+    let mut world = World::new().topic("a");
+    let mut played = Played::bare(&world, Version::V5);
+    let v5 = |topic, alias| publish(Version::V5, QoS::AtMostOnce, 0, topic, Some(alias));
+    assert_eq!(played.from_broker(&v5("a/x", 1)).sent().1, Vec::<u8>::new());
+    world = world.grant("a", Right::Subscribe, NOW + 10);
+    played.follow(&world);
+    assert_eq!(played.from_broker(&v5("", 1)).sent().1, v5("a/x", 1));
+    assert_eq!(played.from_broker(&v5("", 1)).sent().1, v5("", 1));
+    assert!(matches!(played.from_broker(&v5("", 2)).end, Some(End::BrokerFault(_))));
+}
+
+#[test]
+fn a_ban_ends_the_session_and_its_will_does_not_fire() {
+    let mut world = World::new().topic("a").grant("a", Right::Publish, NOW + 10);
+    let mut connect = Vec::new();
+    encode_connect_with_will(&mut connect);
+    let connect = read_connect(frame(&connect, 1000).unwrap().unwrap()).unwrap();
+    let mut played = Played::new(&world, &connect, TERMS);
+    let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
+    played.machine.leave(&End::ClientLost, &mut to_client, &mut to_broker);
+    assert_eq!(to_broker, Vec::<u8>::new(), "the right stands, so the broker may publish the will");
+    world.happen(Event::WalletBanned {
+        broker_id: U256::ONE,
+        wallet: READER,
+        by: OWNER,
+        until: NOW + 60,
+        evidence: B256::ZERO,
+        reason: String::new(),
+    });
+    let end = played.follow(&world).end.take().unwrap();
+    assert!(matches!(end, End::Denied(Denial::Banned { .. })), "{end:?}");
+    played.machine.leave(&end, &mut to_client, &mut to_broker);
+    assert_eq!((to_client[0], to_client[2]), (0xE0, 0x98));
+    assert_eq!(to_broker, [0xE0, 0]);
+}
+
+fn encode_connect_with_will(out: &mut Vec<u8>) {
+    let body =
+        [b"\0\x04MQTT\x05\x06\0\x3c\0".as_slice(), b"\0\x01c", b"\0\0\x03a/w\0\x01x"].concat();
+    out.extend_from_slice(&packet(0x10, &body));
+}
+
+#[test]
+fn a_disconnect_with_will_becomes_an_ordinary_one_if_the_will_may_not_fire() {
+    let mut world = World::new().topic("a").grant("a", Right::Publish, NOW + 10);
+    let mut octets = Vec::new();
+    encode_connect_with_will(&mut octets);
+    let connect = read_connect(frame(&octets, 1000).unwrap().unwrap()).unwrap();
+    let with_will = [0xE0, 1, 0x04];
+    let mut played = Played::new(&world, &connect, TERMS);
+    assert_eq!(played.from_client(&with_will).sent().0, with_will);
+    let mut played = Played::new(&world, &connect, TERMS);
+    world.revoke("a", Right::Publish);
+    played.follow(&world);
+    assert_eq!(played.from_client(&with_will).sent().0, [0xE0, 0]);
+    assert!(matches!(played.end, Some(End::ClientLeft)));
+}
+
+#[test]
+fn keep_alive_is_watched_on_both_sides() {
+    let world = World::new().topic("a");
+    let mut connect = Connect::bare(Version::V311);
+    connect.keep_alive = 10;
+    let mut played = Played::new(&world, &connect, TERMS);
+    assert_eq!(played.machine.deadline().0, Some(Duration::from_secs(10)));
+    // Refused publishes keep the client alive, but the broker hears nothing of them.
+    played.machine.set_clock(clock(NOW + 9, 9));
+    played.from_client(&publish(Version::V311, QoS::AtMostOnce, 0, "a", None));
+    let pingreq = vec![0xC0, 0];
+    assert_eq!(played.tick(&world, clock(NOW + 10, 10)).sent().0, pingreq);
+    played.from_client(&[0xC0, 0]);
+    assert_eq!(played.sent().0, pingreq);
+    assert_eq!(
+        played.from_broker(&[0xD0, 0]).sent().1,
+        Vec::<u8>::new(),
+        "the answer to the gateway's own"
+    );
+    assert_eq!(played.from_broker(&[0xD0, 0]).sent().1, [0xD0, 0]);
+    assert!(played.tick(&world, clock(NOW + 24, 24)).end.is_none());
+    assert!(matches!(played.tick(&world, clock(NOW + 25, 25)).end, Some(End::KeepAlive)));
+}
+
+#[test]
+fn what_a_client_may_not_send_ends_the_session_unforwarded() {
+    let world = World::new().topic("a").grant("a", Right::Publish, NOW + 10);
+    let cases: [&[u8]; 6] = [
+        b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c",
+        b"\x20\x02\0\0",
+        b"\x90\x03\0\x01\0",
+        b"\xB0\x02\0\x01",
+        b"\xD0\0",
+        b"\x36\x04\0\x01ax",
+    ];
+    for octets in cases {
+        let mut played = Played::bare(&world, Version::V311);
+        assert!(
+            matches!(played.from_client(octets).end, Some(End::ClientFault(_))),
+            "{octets:02x?}"
+        );
+        assert_eq!(played.sent(), (vec![], vec![]), "{octets:02x?}");
+    }
+}
+
+#[test]
+fn what_a_broker_may_not_send_ends_the_session_undelivered() {
+    let world = World::new().topic("a").grant("a", Right::Subscribe, NOW + 10);
+    let cases: [&[u8]; 5] = [
+        b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c",
+        b"\x20\x02\0\0",
+        b"\x36\x04\0\x01ax",
+        b"\x90\x03\0\x01\0",
+        b"\xC0\0",
+    ];
+    for octets in cases {
+        let mut played = Played::bare(&world, Version::V311);
+        assert!(
+            matches!(played.from_broker(octets).end, Some(End::BrokerFault(_))),
+            "{octets:02x?}"
+        );
+        assert_eq!(played.sent(), (vec![], vec![]), "{octets:02x?}");
+    }
+}

@@ -1,0 +1,295 @@
+//! What frames of the client do: forwarded with a permit, refused with the answer of their version, or the end of the session.
+
+use std::num::NonZeroU16;
+use std::ops::Range;
+
+use flytrap_mqtt::{
+    Disconnect, Frame, FromClient, Malformed, Peer, Publish, QoS, Subscribe, Unsubscribe, encode,
+    frame, kind, read_from_client, read_raw_publish, reason, rewrite_publish, rewrite_subscribe,
+};
+use flytrap_policy::{Action, AlertKind, Denial};
+
+use super::lane::Lane;
+use super::machine::{Asked, End, MOST_UNANSWERED, Machine};
+use crate::config::DenyAction;
+
+/// The code that takes a refused filter's place in a SUBACK of MQTT 3 [MQTT-3.9.3-2]; MQTT 3.1 has none and gets the same.
+const SUBSCRIBE_FAILED: u8 = 0x80;
+
+impl Machine {
+    /// Works off the whole frames at the front of `octets`, which are the source of `to_broker`. Returns how many octets they took.
+    pub fn client_octets(
+        &mut self,
+        octets: &[u8],
+        to_broker: &mut Lane<'_>,
+        to_client: &mut Lane<'_>,
+    ) -> (usize, Result<(), End>) {
+        let mut taken = 0;
+        loop {
+            let next = match frame(&octets[taken..], self.terms.max_packet_octets) {
+                Ok(Some(next)) => next,
+                Ok(None) => return (taken, Ok(())),
+                Err(fault) => return (taken, Err(End::ClientFault(fault))),
+            };
+            let at = taken..taken + next.octets().len();
+            taken = at.end;
+            let done = if next.kind() == kind::PUBLISH {
+                self.client_publish(at, next, to_broker, to_client)
+            } else {
+                self.client_frame(at, next, to_broker, to_client)
+            };
+            if done.is_err() {
+                return (taken, done);
+            }
+        }
+    }
+
+    #[inline]
+    fn client_publish(
+        &mut self,
+        at: Range<usize>,
+        frame: Frame<'_>,
+        to_broker: &mut Lane<'_>,
+        to_client: &mut Lane<'_>,
+    ) -> Result<(), End> {
+        let raw = read_raw_publish(self.version, Peer::Client, frame).map_err(End::ClientFault)?;
+        let rest = raw.rest();
+        if rest.topic_alias.is_some() {
+            let publish = raw.check().map_err(End::ClientFault)?;
+            return self.aliased_publish(at, &publish, to_broker, to_client);
+        }
+        let lease = self.publish.slot(raw.topic());
+        let version = self.view.version;
+        // A lease is for a name that was read before: equal octets are as good as read again.
+        let permit = match lease.permit(version, self.clock.now, raw.topic(), rest.retain) {
+            Some(permit) => permit,
+            None => {
+                let publish = raw.check().map_err(End::ClientFault)?;
+                let action = Action::Publish { retain: publish.retain };
+                match self.view.authorize(&self.principal, action, publish.topic, self.clock.now) {
+                    Ok(permit) => {
+                        lease.keep(&permit, version, raw.topic());
+                        permit
+                    }
+                    Err(denial) => return self.refuse(&publish, &denial, to_client),
+                }
+            }
+        };
+        if let Some(id) = rest.packet_id {
+            self.expect_answer(id, rest.qos)?;
+        }
+        self.spend_on_broker(permit, rest.payload.len());
+        to_broker.forward(at);
+        Ok(())
+    }
+
+    /// A PUBLISH with a topic alias. The broker must never resolve it to another name than the gateway judged, so the name is spelt out
+    /// wherever the broker did not see the packet that set the alias.
+    #[cold]
+    fn aliased_publish(
+        &mut self,
+        at: Range<usize>,
+        publish: &Publish<'_>,
+        to_broker: &mut Lane<'_>,
+        to_client: &mut Lane<'_>,
+    ) -> Result<(), End> {
+        let Some(alias) = publish.topic_alias else { return Ok(()) };
+        if alias.get() > self.broker_alias_maximum {
+            return Err(End::ClientAlias);
+        }
+        if !publish.topic.is_empty() {
+            // Recorded even if the packet is refused: the client goes on to mean this name by the alias.
+            self.client_aliases
+                .set(alias, publish.topic)
+                .map_err(|_| End::ClientExcess("topic aliases stand for too many octets"))?;
+        }
+        let Some(topic) = self.client_aliases.topic(alias) else {
+            return Err(End::ClientAlias);
+        };
+        let action = Action::Publish { retain: publish.retain };
+        let permit = match self.view.authorize(&self.principal, action, topic, self.clock.now) {
+            Ok(permit) => permit,
+            Err(denial) => return self.refuse(publish, &denial, to_client),
+        };
+        if publish.topic.is_empty() && !self.client_aliases.is_shared(alias) {
+            rewrite_publish(self.version, publish, topic, publish.retain, to_broker.buffer());
+        } else {
+            to_broker.forward(at);
+        }
+        self.client_aliases.share(alias);
+        if let Some(id) = publish.packet_id {
+            self.expect_answer(id, publish.qos)?;
+        }
+        self.spend_on_broker(permit, publish.payload.len());
+        Ok(())
+    }
+
+    #[inline]
+    fn expect_answer(&mut self, id: NonZeroU16, qos: QoS) -> Result<(), End> {
+        if qos == QoS::ExactlyOnce {
+            self.refused.remove(id);
+        }
+        self.answers
+            .forwarded(id)
+            .map_err(|_| End::ClientExcess("more publishes unanswered than packet identifiers"))
+    }
+
+    /// Answers a PUBLISH that the broker never sees [MQTT-3.3.5-2].
+    #[cold]
+    fn refuse(
+        &mut self,
+        publish: &Publish<'_>,
+        denial: &Denial,
+        to_client: &mut Lane<'_>,
+    ) -> Result<(), End> {
+        self.traffic.publishes_refused += 1;
+        self.note(AlertKind::PublishRefused, denial);
+        // A 3.1.1 client cannot be told that it was refused: acknowledge as usual, or close. The operator chooses, since some would
+        // rather lose a session than have a device believe delivered what was dropped.
+        if !self.version.is_v5() && self.terms.deny_action == DenyAction::Close {
+            return Err(End::Refused(denial.clone()));
+        }
+        let Some(id) = publish.packet_id else { return Ok(()) };
+        let code = if self.version.is_v5() { reason::NOT_AUTHORIZED } else { reason::SUCCESS };
+        let sentence = self.reason_string(denial);
+        let mut answer = Vec::new();
+        if publish.qos == QoS::ExactlyOnce {
+            self.refused.insert(id);
+            encode::pubrec(self.version, id, code, sentence.as_deref(), &mut answer);
+        } else {
+            encode::puback(self.version, id, code, sentence.as_deref(), &mut answer);
+        }
+        self.answers
+            .refused(id, &answer, to_client.buffer())
+            .map_err(|_| End::ClientExcess("more publishes unanswered than packet identifiers"))
+    }
+
+    fn client_frame(
+        &mut self,
+        at: Range<usize>,
+        frame: Frame<'_>,
+        to_broker: &mut Lane<'_>,
+        to_client: &mut Lane<'_>,
+    ) -> Result<(), End> {
+        let packet = read_from_client(self.version, frame).map_err(End::ClientFault)?;
+        match packet {
+            FromClient::Publish(_) => {
+                return self.client_publish(at, frame, to_broker, to_client);
+            }
+            FromClient::PubRel(ack) if self.refused.remove(ack.packet_id) => {
+                // Towards MQTT 5 the exchange ended with the PUBREC, so the identifier is not known any more.
+                let code = if self.version.is_v5() {
+                    reason::PACKET_IDENTIFIER_NOT_FOUND
+                } else {
+                    reason::SUCCESS
+                };
+                encode::pubcomp(self.version, ack.packet_id, code, None, to_client.buffer());
+            }
+            FromClient::PubAck(_)
+            | FromClient::PubRec(_)
+            | FromClient::PubRel(_)
+            | FromClient::PubComp(_) => to_broker.forward(at),
+            FromClient::Subscribe(subscribe) => {
+                return self.client_subscribe(at, &subscribe, to_broker, to_client);
+            }
+            FromClient::Unsubscribe(unsubscribe) => {
+                self.client_unsubscribe(&unsubscribe)?;
+                to_broker.forward(at);
+            }
+            FromClient::PingReq => {
+                self.client_pings = self.client_pings.saturating_add(1);
+                to_broker.forward(at);
+            }
+            FromClient::Disconnect(disconnect) => {
+                self.client_disconnect(at, &disconnect, to_broker);
+                return Err(End::ClientLeft);
+            }
+            // The session was opened without enhanced authentication, so there is nothing to go on with [MQTT-4.12.0-6].
+            FromClient::Auth(_) => {
+                return Err(End::ClientFault(Malformed::NoAuthenticationMethod));
+            }
+        }
+        Ok(())
+    }
+
+    fn client_subscribe(
+        &mut self,
+        at: Range<usize>,
+        subscribe: &Subscribe<'_>,
+        to_broker: &mut Lane<'_>,
+        to_client: &mut Lane<'_>,
+    ) -> Result<(), End> {
+        if self.asked.len() >= MOST_UNANSWERED {
+            return Err(End::ClientExcess("too many SUBSCRIBE packets unanswered"));
+        }
+        let (mut filters, mut kept, mut why) = (Vec::new(), 0, None);
+        let waiting: usize = self.asked.iter().map(|asked| asked.filters.len()).sum();
+        let mut room = self
+            .terms
+            .max_subscriptions
+            .saturating_sub(self.subscriptions.len())
+            .saturating_sub(waiting);
+        for wanted in subscribe.filters() {
+            let code =
+                match self.view.authorize_filter(&self.principal, wanted.filter, self.clock.now) {
+                    Ok(_) if room == 0 && !self.subscriptions.contains_key(wanted.filter) => {
+                        Some(reason::QUOTA_EXCEEDED)
+                    }
+                    Ok(_) => {
+                        room = room.saturating_sub(1);
+                        None
+                    }
+                    Err(denial) => {
+                        self.note(AlertKind::SubscribeRefused, &denial);
+                        why.get_or_insert(denial);
+                        Some(reason::NOT_AUTHORIZED)
+                    }
+                };
+            let code = code.map(|code| if self.version.is_v5() { code } else { SUBSCRIBE_FAILED });
+            kept += usize::from(code.is_none());
+            // Only what is to be remembered is copied: a refused name is not.
+            let name = if code.is_none() { wanted.filter } else { "" };
+            filters.push((name.into(), code));
+        }
+        if kept == 0 {
+            let sentence = why.as_ref().and_then(|denial| self.reason_string(denial));
+            let codes = filters.iter().filter_map(|(_, code)| *code);
+            let (version, id) = (self.version, subscribe.packet_id);
+            encode::suback(version, id, codes, sentence.as_deref(), to_client.buffer());
+            return Ok(());
+        }
+        if kept == filters.len() {
+            to_broker.forward(at);
+        } else {
+            rewrite_subscribe(subscribe, |nth| filters[nth].1.is_none(), to_broker.buffer());
+        }
+        let id = subscribe.packet_id;
+        self.asked.push_back(Asked { id, filters });
+        Ok(())
+    }
+
+    fn client_unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), End> {
+        if self.unsubscribes.len() >= MOST_UNANSWERED {
+            return Err(End::ClientExcess("too many UNSUBSCRIBE packets unanswered"));
+        }
+        for filter in unsubscribe.filters() {
+            self.subscriptions.remove(filter);
+        }
+        self.unsubscribes.push_back((unsubscribe.packet_id, false));
+        Ok(())
+    }
+
+    /// Forwards the goodbye; but where it asks for a will that may not fire [MQTT-3.1.2-10], an ordinary one.
+    fn client_disconnect(
+        &mut self,
+        at: Range<usize>,
+        disconnect: &Disconnect<'_>,
+        to_broker: &mut Lane<'_>,
+    ) {
+        if disconnect.reason == reason::DISCONNECT_WITH_WILL && !self.will_may_fire() {
+            encode::disconnect(self.version, reason::SUCCESS, None, to_broker.buffer());
+        } else {
+            to_broker.forward(at);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What every session is given: handles to the rest of the gateway.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use flytrap_policy::Origin;
+use flytrap_policy::credential::Site;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ListenerConfig};
+use crate::door::{Door, Trial};
+use crate::metrics::Metrics;
+use crate::mirror::Mirror;
+use crate::outbox::Outbox;
+use crate::upstream::Upstream;
+
+/// Handles that all sessions share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What the operator asked for.
+    pub config: Arc<Config>,
+    /// What is known of the chain.
+    pub mirror: Arc<Mirror>,
+    /// Failed proofs and banned origins.
+    pub door: Arc<Door>,
+    /// Where alerts for the chain go.
+    pub outbox: Outbox,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The way to the broker.
+    pub upstream: Upstream,
+    /// Which chain, contract and broker a proof must name.
+    pub site: Site,
+    /// Cancelled when the gateway stops: sessions then say 0x8B and end.
+    pub stop: CancellationToken,
+}
+
+/// The client's end of one connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// As the socket tells it, an IPv4 address in IPv6 clothes unclothed.
+    pub addr: SocketAddr,
+    /// What failures and bans are counted by.
+    pub origin: Origin,
+    /// Where it came in.
+    pub listener: Arc<ListenerConfig>,
+    /// Whether its octets are encrypted.
+    pub tls: bool,
+    /// When it was accepted: the connect deadline counts from here.
+    pub accepted: Instant,
+    /// Set when the origin is banned and this is its one attempt to prove itself; keep it until CONNECT is decided.
+    pub trial: Option<Trial>,
+}
+
+impl Peer {
+    /// When an unproven connection must end.
+    pub fn deadline(&self, config: &Config) -> Instant {
+        self.accepted + config.limits.connect_deadline
+    }
+}
