@@ -78,7 +78,10 @@ contract BrokerRegistry is IBrokerRegistry {
         Broker storage broker = _brokers[brokerId];
         address previousOwner = broker.owner;
         if (previousOwner == address(0)) revert UnknownBroker(brokerId);
-        if (broker.candidate != msg.sender) revert NotOwnershipCandidate(brokerId, msg.sender, broker.candidate);
+        address candidate = broker.candidate;
+        if (candidate == address(0) || candidate != msg.sender) {
+            revert NotOwnershipCandidate(brokerId, msg.sender, candidate);
+        }
         broker.owner = msg.sender;
         broker.candidate = address(0);
         emit BrokerOwnershipTransferred(brokerId, previousOwner, msg.sender);

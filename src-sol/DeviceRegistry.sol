@@ -54,7 +54,8 @@ contract DeviceRegistry is IDeviceRegistry, EIP712 {
 
     /// @inheritdoc IDeviceRegistry
     function revokeDevice(address device) external {
-        if (walletOf(device) != msg.sender) revert NotYourDevice(msg.sender, device);
+        address wallet = walletOf(device);
+        if (wallet == address(0) || wallet != msg.sender) revert NotYourDevice(msg.sender, device);
         _devices[device].until = block.timestamp.toUint64();
         emit DeviceRevoked(msg.sender, device);
     }

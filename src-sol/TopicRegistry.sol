@@ -120,7 +120,9 @@ abstract contract TopicRegistry is ITopicRegistry {
     function acceptTopicOwnership(bytes32 topicId) external {
         Topic memory topic = _registered(topicId);
         address candidate = _candidates[topicId];
-        if (candidate != msg.sender) revert NotTopicCandidate(topicId, msg.sender, candidate);
+        if (candidate == address(0) || candidate != msg.sender) {
+            revert NotTopicCandidate(topicId, msg.sender, candidate);
+        }
         _topics[topicId].owner = msg.sender;
         _candidates[topicId] = address(0);
         emit TopicOwnershipTransferred(topic.brokerId, topicId, msg.sender, topic.owner);

@@ -119,6 +119,14 @@ abstract contract Fixture is Test {
         return market.buy{value: costWei}(wanted);
     }
 
+    function refuseToSell(bytes memory refusal, uint32 periods) internal {
+        IAccessMarket.Order memory wanted = order(SUBSCRIBE, periods);
+        uint256 costWei = uint256(market.offerOf(topicId, SUBSCRIBE).priceWei) * periods;
+        vm.expectRevert(refusal);
+        vm.prank(buyer);
+        market.buy{value: costWei}(wanted);
+    }
+
     function grantFree(address wallet, ITopicRegistry.Right right, uint64 until) internal {
         vm.prank(topicOwner);
         market.grant(topicId, wallet, right, until, PURPOSE, "");
