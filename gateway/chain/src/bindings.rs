@@ -1,4 +1,4 @@
-//! The contracts as Rust types, generated from `abi/`. Enums arrive as integers of eight bits.
+//! The contracts as Rust types, generated from `abi/`. Enums are plain integers of eight bits.
 #![allow(
     missing_docs,
     unreachable_pub,

@@ -119,7 +119,7 @@ fn of_broker_registry(log: &Log, topic0: Option<B256>) -> Decoded {
                 Ok(Event::BrokerCreated {
                     broker_id: e.brokerId,
                     owner: e.owner,
-                    policy: naming_policy(e.policy.into())
+                    policy: naming_policy(e.policy)
                         .ok_or_else(|| undecodable::<Broker::BrokerCreated>(log, "policy"))?,
                     name: e.name,
                 })
@@ -144,7 +144,7 @@ fn of_broker_registry(log: &Log, topic0: Option<B256>) -> Decoded {
             strict::<Broker::NamingPolicySet>(log).and_then(|e| {
                 Ok(Event::NamingPolicySet {
                     broker_id: e.brokerId,
-                    policy: naming_policy(e.policy.into())
+                    policy: naming_policy(e.policy)
                         .ok_or_else(|| undecodable::<Broker::NamingPolicySet>(log, "policy"))?,
                 })
             })
@@ -233,7 +233,7 @@ fn of_topic_registry(log: &Log, topic0: Option<B256>) -> Decoded {
             Ok(Event::OfferSet {
                 broker_id: e.brokerId,
                 topic_id: e.topicId,
-                right: right(e.right.into()).ok_or_else(refused)?,
+                right: right(e.right).ok_or_else(refused)?,
                 offer: offer(&e.offer).ok_or_else(refused)?,
             })
         }),
@@ -281,7 +281,7 @@ fn of_market(log: &Log, topic0: Option<B256>) -> Decoded {
                     broker_id: e.brokerId,
                     topic_id: e.topicId,
                     wallet: e.wallet,
-                    right: right(e.right.into())
+                    right: right(e.right)
                         .ok_or_else(|| undecodable::<Market::AccessGranted>(log, "right"))?,
                     epoch: e.epoch,
                     until: e.until,
@@ -298,7 +298,7 @@ fn of_market(log: &Log, topic0: Option<B256>) -> Decoded {
                     broker_id: e.brokerId,
                     topic_id: e.topicId,
                     wallet: e.wallet,
-                    right: right(e.right.into())
+                    right: right(e.right)
                         .ok_or_else(|| undecodable::<Market::AccessBought>(log, "right"))?,
                     epoch: e.epoch,
                     until: e.until,
@@ -317,7 +317,7 @@ fn of_market(log: &Log, topic0: Option<B256>) -> Decoded {
                     broker_id: e.brokerId,
                     topic_id: e.topicId,
                     wallet: e.wallet,
-                    right: right(e.right.into())
+                    right: right(e.right)
                         .ok_or_else(|| undecodable::<Market::AccessRevoked>(log, "right"))?,
                     epoch: e.epoch,
                     was: e.was,
@@ -384,7 +384,7 @@ fn of_audit_log(log: &Log, topic0: Option<B256>) -> Decoded {
                 topic_id: e.topicId,
                 wallet: e.wallet,
                 gateway: e.gateway,
-                kind: alert_kind(e.kind.into())
+                kind: alert_kind(e.kind)
                     .ok_or_else(|| undecodable::<Audit::AlertRaised>(log, "kind"))?,
                 count: e.count,
                 first_at: e.firstAt,
@@ -435,7 +435,7 @@ const fn alert_kind(number: u8) -> Option<AlertKind> {
 }
 
 fn offer(offer: &Topic::Offer) -> Option<Offer> {
-    let mode = match u8::from(offer.mode) {
+    let mode = match offer.mode {
         0 => OfferMode::Closed,
         1 => OfferMode::Priced,
         2 => OfferMode::Public,

@@ -5,6 +5,7 @@
 //! their headers, and only then the chain takes all of it in at once. Whatever goes wrong on the way leaves the published view as
 //! it was; its age, in [`ChainHealth`], is what tells the gateway to stop trusting it.
 
+mod error;
 mod fetch;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 };
 
 use alloy::{
-    primitives::{Address, B256, Bytes, U256},
+    primitives::{Address, B256, Bytes, U256, keccak256},
     pubsub::RawSubscription,
     sol_types::SolCall,
 };
@@ -25,11 +26,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use url::Url;
 
+pub use self::error::FollowError;
+use self::error::Trouble;
 use crate::{
     Block, Branch, Chain, ChainError, ChainHealth, Deployment, Header, Joined,
     bindings::{IAuditLog, IBrokerRegistry, ITopicRegistry},
     chain::Place,
-    decode::DecodeError,
     rpc::{Node, RpcError, shown},
 };
 
@@ -43,6 +45,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const RECHECK: Duration = Duration::from_secs(30);
 /// A node whose head stays below the view's for this long is left for the next one.
 const MAX_LAGGING: Duration = Duration::from_secs(10);
+
+/// So many complete readings without the broker's creation are no coincidence.
+const OWNERLESS: u32 = 3;
 
 /// What to follow and how.
 #[derive(Debug, Clone)]
@@ -79,99 +84,6 @@ impl FollowerConfig {
     }
 }
 
-/// What no retry can heal. Everything else is retried for ever.
-#[derive(Debug, thiserror::Error)]
-pub enum FollowError {
-    /// Nothing to ask.
-    #[error(
-        "`chain.urls` is empty, wanted at least one node: add one, such as \"http://127.0.0.1:8545\""
-    )]
-    NoUrl,
-    /// The node is on another chain than the contracts.
-    #[error(
-        "node {node} is on chain {found}, but the deployment file is for chain {wanted}: correct the node's URL or the \
-         deployment file"
-    )]
-    WrongChain {
-        /// Scheme, host and port of the node.
-        node: String,
-        /// Its chain id.
-        found: u64,
-        /// That of the deployment.
-        wanted: u64,
-    },
-    /// Nothing is at an address.
-    #[error(
-        "`{contract}` {address} has no code on chain {chain_id} (node {node}): deploy with `make deploy`, or correct the address"
-    )]
-    NoCode {
-        /// Field of the deployment.
-        contract: &'static str,
-        /// Its value.
-        address: Address,
-        /// The chain.
-        chain_id: u64,
-        /// Scheme, host and port of the node.
-        node: String,
-    },
-    /// The contracts do not belong together.
-    #[error(
-        "`{contract}` {address} works with the broker registry {found}, but the deployment file says {wanted}: the file mixes \
-         two deployments, take it as the deploy script wrote it"
-    )]
-    Mixed {
-        /// Field of the deployment.
-        contract: &'static str,
-        /// Its value.
-        address: Address,
-        /// What the contract answers, zero if nothing.
-        found: Address,
-        /// Field `brokerRegistry`.
-        wanted: Address,
-    },
-    /// Nobody created the broker.
-    #[error(
-        "broker {broker_id} does not exist in `brokerRegistry` {registry}: create it with `flytrap broker create`, or correct \
-         `chain.broker_id`"
-    )]
-    NoBroker {
-        /// The broker that was asked for.
-        broker_id: U256,
-        /// The registry.
-        registry: Address,
-    },
-    /// The deployment file starts too late to see everything.
-    #[error(
-        "broker {broker_id} exists, yet no block from {block} on tells of its creation: `block` of the deployment file is \
-         too high, take the block of the first contract's deployment"
-    )]
-    BlockTooHigh {
-        /// The broker.
-        broker_id: U256,
-        /// Field `block`.
-        block: u64,
-    },
-}
-
-/// What goes wrong while following, and heals.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    #[error(transparent)]
-    Rpc(#[from] RpcError),
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    #[error("node {node} contradicts itself: {detail}")]
-    Contradiction { node: String, detail: String },
-    #[error("node {node} is at height {height}, far below {wanted}: is it still syncing?")]
-    Behind { node: String, height: u64, wanted: u64 },
-    #[error("node {node} does not have block {block}")]
-    NoBlock { node: String, block: String },
-    #[error(transparent)]
-    Permanent(#[from] FollowError),
-}
-
 /// Follows one broker on one chain. See the module.
 pub struct Follower {
     config: FollowerConfig,
@@ -182,6 +94,10 @@ pub struct Follower {
     published: Option<Published>,
     span: u64,
     lagging: Option<Instant>,
+    /// Hashes of the contracts' code as first seen.
+    code: Option<[B256; 4]>,
+    /// How often in a row the state at the head had no owner of the broker.
+    ownerless: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -221,6 +137,8 @@ impl Follower {
             published: None,
             span: FIRST_SPAN,
             lagging: None,
+            code: None,
+            ownerless: 0,
         }
     }
 
@@ -323,11 +241,12 @@ impl Follower {
         }
     }
 
-    /// Is this the chain, and are these the contracts?
-    async fn check(&self, node: &Node) -> Result<(), Trouble> {
+    /// Is this the chain, and are these the contracts, the same as ever?
+    async fn check(&mut self, node: &Node) -> Result<(), Trouble> {
         self.check_chain_id(node).await?;
         let d = &self.config.deployment;
-        for (contract, address) in d.addresses() {
+        let mut hashes = [B256::ZERO; 4];
+        for ((contract, address), hash) in d.addresses().into_iter().zip(&mut hashes) {
             let code: Bytes = node.call("eth_getCode", json!([address, "latest"])).await?;
             if code.is_empty() {
                 return Err(FollowError::NoCode {
@@ -337,6 +256,14 @@ impl Follower {
                     node: node.shown.clone(),
                 }
                 .into());
+            }
+            *hash = keccak256(&code);
+        }
+        let known = *self.code.get_or_insert(hashes);
+        for (at, (contract, address)) in d.addresses().into_iter().enumerate() {
+            if known[at] != hashes[at] {
+                let node = node.shown.clone();
+                return Err(FollowError::OtherCode { contract, address, node }.into());
             }
         }
         let topic = ITopicRegistry::brokerRegistryCall {}.abi_encode();
@@ -392,7 +319,7 @@ impl Follower {
             match chain.place(&head) {
                 Place::Tip => {
                     self.lagging = None;
-                    return self.arrive();
+                    return self.arrive(node);
                 }
                 Place::Older => return self.lag(node, &head),
                 Place::Forgotten => {
@@ -528,7 +455,7 @@ impl Follower {
     }
 
     /// The chain is at the head: publishes what is new.
-    fn arrive(&mut self) -> Result<(), Trouble> {
+    fn arrive(&mut self, node: &Node) -> Result<(), Trouble> {
         let Some(chain) = &self.chain else { return Ok(()) };
         let last = self.published;
         if last.is_some_and(|last| last.mark.is_some() && last.hash == chain.hash()) {
@@ -536,12 +463,19 @@ impl Follower {
             return Ok(());
         }
         if chain.registry().owner().is_none() {
+            // A node behind a balancer may not have the block in which another one has seen the broker.
+            self.ownerless += 1;
+            let node = node.shown.clone();
+            if self.ownerless < OWNERLESS {
+                return Err(Trouble::Ownerless { node, height: chain.height() });
+            }
             return Err(FollowError::BlockTooHigh {
                 broker_id: self.config.broker_id,
                 block: self.config.deployment.block,
             }
             .into());
         }
+        self.ownerless = 0;
         let (mut view, mark) = chain.view(self.config.confirmations, self.config.options, 0);
         let unchanged = last.is_some_and(|last| last.mark == Some(mark));
         view.version = last.map_or(1, |last| last.version + u64::from(!unchanged));
@@ -568,8 +502,8 @@ async fn asked(node: &Node, to: Address, call: Vec<u8>) -> Result<Option<Bytes>,
     let params = json!([{"to": to, "data": Bytes::from(call)}, "latest"]);
     match node.call::<Bytes>("eth_call", params).await {
         Ok(answer) => Ok((answer.len() == 32).then_some(answer)),
-        // A revert, rather than a node that refuses to work.
-        Err(RpcError::Refused { code, data, .. }) if code == 3 || data.is_some() => Ok(None),
+        // A contract that says no, rather than a node that refuses to work.
+        Err(error) if error.reverted().is_some() => Ok(None),
         Err(other) => Err(other),
     }
 }

@@ -172,7 +172,7 @@ fn secret(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     Ok(text)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
@@ -233,6 +233,25 @@ mod tests {
         assert!(matches!(Key::read(&path, Some(&passphrase)), Err(KeyError::Locked { .. })));
         let (_dir3, exposed) = written("secret\n", 0o644);
         assert!(matches!(Key::read(&path, Some(&exposed)), Err(KeyError::Exposed { .. })));
+    }
+
+    /// The test vector of the Web3 Secret Storage definition.
+    #[test]
+    fn a_keystore_opens_with_its_passphrase_and_with_no_other() {
+        let keystore = r#"{"crypto":{"cipher":"aes-128-ctr",
+            "cipherparams":{"iv":"6087dab2f9fdbbfaddc31a909735c1e6"},
+            "ciphertext":"5318b4d5bcd28de64ee5559e671353e16f075ecae9f99c7a79a38af5f869aa46",
+            "kdf":"pbkdf2","kdfparams":{"c":262144,"dklen":32,"prf":"hmac-sha256",
+            "salt":"ae3cd4e7013836a3df6bd7241b12db061dbe2c6785853cce422d148a624ce0bd"},
+            "mac":"517ead924a9d0dc3124507e3393d175ce3ff7c1e96529c6c555ce9e51205e9b2"},
+            "id":"3198bc9c-6672-5ab3-d995-4942343ae5b6","version":3}"#;
+        let digits = "7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d";
+        let (_dir, path) = written(keystore, 0o600);
+        let (_dir2, right) = written("testpassword\n", 0o600);
+        let (_dir3, wrong) = written("testpassword ", 0o600);
+        let key = Key::read(&path, Some(&right)).unwrap();
+        assert_eq!(key.address(), Key::from_hex(digits).unwrap().address());
+        assert!(matches!(Key::read(&path, Some(&wrong)), Err(KeyError::Locked { .. })));
     }
 
     #[test]

@@ -82,6 +82,18 @@ pub enum RpcError {
 }
 
 impl RpcError {
+    /// What a contract reverted with, if that is why the node refused. Some nodes say so only in words.
+    pub(crate) fn reverted(&self) -> Option<Bytes> {
+        match self {
+            Self::Refused { code, message, data, .. }
+                if *code == 3 || data.is_some() || message.contains("revert") =>
+            {
+                Some(data.clone().unwrap_or_default())
+            }
+            _ => None,
+        }
+    }
+
     /// May asking for less help?
     pub(crate) const fn may_be_too_much(&self) -> bool {
         matches!(self, Self::Timeout { .. } | Self::Refused { .. } | Self::Unusable { .. })

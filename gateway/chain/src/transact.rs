@@ -103,11 +103,9 @@ pub enum TransactError {
 impl TransactError {
     /// A node's refusal of a call, which is the contract's if there is revert data.
     pub(crate) fn of_call(error: RpcError) -> Self {
-        match error {
-            RpcError::Refused { code, data, .. } if code == 3 || data.is_some() => {
-                Self::Reverted { reverted: Reverted::read(&data.unwrap_or_default()) }
-            }
-            other => Self::Rpc(other),
+        match error.reverted() {
+            Some(data) => Self::Reverted { reverted: Reverted::read(&data) },
+            None => Self::Rpc(error),
         }
     }
 }

@@ -3,16 +3,18 @@
 //! [`Contracts`] reads, [`Wallet`] also signs. Each change is estimated first, so that what a contract would refuse costs nothing and
 //! is told in a sentence; then it is signed, sent, and waited for under a deadline.
 
+mod contracts;
+
 use std::time::Duration;
 
+pub use self::contracts::{Contracts, Quote};
 use alloy::{
-    primitives::{Address, B256, Bytes, U64, U256, aliases::U96},
+    primitives::{Address, B256, Bytes, U256, aliases::U96},
     sol,
     sol_types::{Eip712Domain, SolCall, SolStruct, eip712_domain},
 };
 pub use flytrap_policy::topic_id;
 use flytrap_policy::{Event, NamingPolicy, Offer, OfferMode, Right, Traits};
-use serde_json::json;
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -26,7 +28,6 @@ use crate::{
         ITopicRegistry as topic,
     },
     keys::Key,
-    rpc::Rpc,
     transact::{self, Done, Draft, TransactError},
 };
 
@@ -99,27 +100,6 @@ impl From<crate::RpcError> for WalletError {
     }
 }
 
-/// What a purchase costs at this moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quote {
-    /// For the topic's owner, the broker's sale fee included.
-    pub price_wei: U256,
-    /// For the broker's owner; nothing for a subscription.
-    pub publish_fee_wei: U256,
-    /// Seconds of one period.
-    pub period: u32,
-    /// Epoch of the topic.
-    pub epoch: u64,
-}
-
-impl Quote {
-    /// What has to be paid.
-    #[must_use]
-    pub fn cost_wei(&self) -> U256 {
-        self.price_wei.saturating_add(self.publish_fee_wei)
-    }
-}
-
 /// Why something is done, for the auditor: public for ever, so never personal data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reason {
@@ -127,145 +107,6 @@ pub struct Reason {
     pub purpose: B256,
     /// At most 256 octets.
     pub note: String,
-}
-
-/// The contracts, for reading.
-#[derive(Debug)]
-pub struct Contracts {
-    rpc: Rpc,
-    deployment: Deployment,
-}
-
-impl Contracts {
-    /// Checks that the node is on the chain and that there are contracts.
-    ///
-    /// # Errors
-    /// [`WalletError`] if no node answers, on another chain, or without code at an address.
-    pub async fn connect(urls: Vec<Url>, deployment: Deployment) -> Result<Self, WalletError> {
-        let rpc = Rpc::new(urls);
-        let found = rpc.call::<U64>("eth_chainId", json!([])).await?.to();
-        let wanted = deployment.chain_id;
-        if found != wanted {
-            return Err(WalletError::WrongChain { found, wanted });
-        }
-        for (contract, address) in deployment.addresses() {
-            let code: Bytes = rpc.call("eth_getCode", json!([address, "latest"])).await?;
-            if code.is_empty() {
-                return Err(WalletError::NoCode { contract, address, chain_id: wanted });
-            }
-        }
-        Ok(Self { rpc, deployment })
-    }
-
-    /// Where they are.
-    #[must_use]
-    pub const fn deployment(&self) -> &Deployment {
-        &self.deployment
-    }
-
-    /// The nodes behind.
-    #[must_use]
-    pub const fn rpc(&self) -> &Rpc {
-        &self.rpc
-    }
-
-    /// Any view call of the bindings.
-    ///
-    /// # Errors
-    /// [`WalletError`] if no node answers, the contract refuses, or it answers something else.
-    pub async fn read<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, WalletError> {
-        let params = json!([{"to": to, "data": Bytes::from(call.abi_encode())}, "latest"]);
-        let answer: Bytes =
-            self.rpc.call("eth_call", params).await.map_err(TransactError::of_call)?;
-        C::abi_decode_returns_validate(&answer)
-            .map_err(|_| WalletError::Answer { address: to, call: C::SIGNATURE })
-    }
-
-    /// Ether of a wallet.
-    ///
-    /// # Errors
-    /// [`WalletError`] if no node answers.
-    pub async fn balance(&self, wallet: Address) -> Result<U256, WalletError> {
-        Ok(self.rpc.call("eth_getBalance", json!([wallet, "latest"])).await?)
-    }
-
-    /// Time of the newest block, Unix seconds.
-    ///
-    /// # Errors
-    /// [`WalletError`] if no node answers.
-    pub async fn block_time(&self) -> Result<u64, WalletError> {
-        #[derive(Debug, serde::Deserialize)]
-        struct Timed {
-            timestamp: U64,
-        }
-        let block: Timed = self.rpc.call("eth_getBlockByNumber", json!(["latest", false])).await?;
-        Ok(block.timestamp.to())
-    }
-}
-
-/// View calls that need no explanation beyond the interface's.
-macro_rules! views {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty => $as:expr),*) -> $out:ty = $at:ident, $module:ident::$call:ident { $($field:ident),* };)*) => {
-        impl Contracts {
-            $(
-                $(#[$doc])*
-                ///
-                /// # Errors
-                /// [`WalletError`] if no node answers or the contract refuses.
-                pub async fn $name(&self, $($arg: $ty),*) -> Result<$out, WalletError> {
-                    let call = $module::$call { $($field: $as),* };
-                    Ok(self.read(self.deployment.$at, &call).await?)
-                }
-            )*
-        }
-    };
-}
-
-views! {
-    /// Owner of a broker, zero if there is none.
-    broker_owner(broker_id: U256 => broker_id) -> Address = broker_registry, broker::brokerOwnerCall { brokerId };
-    /// How many brokers there are.
-    broker_count() -> U256 = broker_registry, broker::brokerCountCall {};
-    /// Is the key a gateway of the broker?
-    is_gateway(broker_id: U256 => broker_id, key: Address => key) -> bool = broker_registry, broker::isGatewayCall { brokerId, wallet };
-    /// Owner of a topic, zero if it is not registered.
-    topic_owner(topic_id: B256 => topic_id) -> Address = topic_registry, topic::topicOwnerCall { topicId };
-    /// End of a grant, 0 if there never was one.
-    granted_until(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right).into()) -> u64 = topic_registry, market::grantedUntilCall { topicId, wallet, right };
-    /// The decision of the chain by the gateways' own rule.
-    may_access(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right).into()) -> bool = topic_registry, market::mayAccessCall { topicId, wallet, right };
-    /// What a grant until then costs its giver.
-    grant_fee(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right).into(), until: u64 => until) -> U256 = topic_registry, market::grantFeeCall { topicId, wallet, right, until };
-    /// What ending a grant pays back.
-    refund_of(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right).into()) -> U256 = topic_registry, market::refundOfCall { topicId, wallet, right };
-    /// What waits to be withdrawn.
-    credit_of(payee: Address => payee) -> U256 = topic_registry, market::creditOfCall { payee };
-    /// The wallet that a device key acts for now, zero if none.
-    wallet_of(key: Address => key) -> Address = device_registry, device::walletOfCall { device };
-    /// Tokens signed before this second are worthless.
-    tokens_valid_from(wallet: Address => wallet) -> u64 = device_registry, device::tokensValidFromCall { wallet };
-}
-
-impl Contracts {
-    /// What a purchase of so many periods costs now.
-    ///
-    /// # Errors
-    /// [`WalletError`] if it is not for sale, or no node answers.
-    pub async fn quote(
-        &self,
-        topic_id: B256,
-        right: Right,
-        periods: u32,
-    ) -> Result<Quote, WalletError> {
-        let call = market::quoteCall { topicId: topic_id, right: number(right).into(), periods };
-        let answer = self.read(self.deployment.topic_registry, &call).await?;
-        Ok(Quote {
-            price_wei: answer.priceWei,
-            publish_fee_wei: answer.publishFeeWei,
-            period: answer.period,
-            epoch: answer.epoch,
-        })
-    }
 }
 
 sol! {
@@ -443,7 +284,7 @@ transactions! {
         broker::acceptBrokerOwnershipCall { brokerId: broker_id };
     /// Says who may register at the top of the name tree.
     set_naming_policy(broker_id: U256, policy: NamingPolicy) = broker_registry,
-        broker::setNamingPolicyCall { brokerId: broker_id, policy: policy_number(policy).into() };
+        broker::setNamingPolicyCall { brokerId: broker_id, policy: policy_number(policy) };
     /// Lets a wallet register topics at the top, or no longer.
     set_registrar(broker_id: U256, registrar: Address, allowed: bool) = broker_registry,
         broker::setRegistrarCall { brokerId: broker_id, registrar, allowed };
@@ -464,16 +305,16 @@ transactions! {
         broker::banCall { brokerId: broker_id, bans: bans.iter().map(Ban::encoded).collect() };
     /// Ends the ban of a wallet.
     unban(broker_id: U256, wallet: Address) = broker_registry,
-        broker::unbanCall { brokerId: broker_id, kind: 0.into(), subject: wallet.into_word() };
+        broker::unbanCall { brokerId: broker_id, kind: 0, subject: wallet.into_word() };
     /// Ends the ban of a network origin's pseudonym.
     unban_origin(broker_id: U256, origin: B256) = broker_registry,
-        broker::unbanCall { brokerId: broker_id, kind: 1.into(), subject: origin };
+        broker::unbanCall { brokerId: broker_id, kind: 1, subject: origin };
     /// Changes what holds for a topic whoever acts.
     set_traits(topic_id: B256, traits: Traits) = topic_registry,
         topic::setTraitsCall { topicId: topic_id, traits: encoded_traits(traits) };
     /// Changes the terms of one right.
     set_offer(topic_id: B256, right: Right, offer: Offer) = topic_registry,
-        topic::setOfferCall { topicId: topic_id, right: number(right).into(), offer: encoded_offer(offer) };
+        topic::setOfferCall { topicId: topic_id, right: number(right), offer: encoded_offer(offer) };
     /// Lets a wallet manage a topic, or no longer.
     set_manager(topic_id: B256, manager: Address, allowed: bool) = topic_registry,
         topic::setManagerCall { topicId: topic_id, manager, allowed };
@@ -514,10 +355,8 @@ impl Wallet {
         policy: NamingPolicy,
         name: &str,
     ) -> Result<(U256, Done), WalletError> {
-        let call = broker::createBrokerCall {
-            policy: policy_number(policy).into(),
-            name: name.to_owned(),
-        };
+        let call =
+            broker::createBrokerCall { policy: policy_number(policy), name: name.to_owned() };
         let done = self.send(self.contracts.deployment.broker_registry, &call, U256::ZERO).await?;
         let id = self.event(&done, "BrokerCreated", |event| match event {
             Event::BrokerCreated { broker_id, .. } => Some(*broker_id),
@@ -569,7 +408,7 @@ impl Wallet {
         let call = market::grantCall {
             topicId: topic_id,
             wallet,
-            right: number(right).into(),
+            right: number(right),
             until,
             purpose: reason.purpose,
             note: reason.note.clone(),
@@ -597,7 +436,7 @@ impl Wallet {
         }
         let order = market::Order {
             topicId: topic_id,
-            right: number(right).into(),
+            right: number(right),
             wallet,
             periods,
             period: quote.period,
@@ -630,7 +469,7 @@ impl Wallet {
         let call = market::revokeCall {
             topicId: topic_id,
             wallet,
-            right: number(right).into(),
+            right: number(right),
             purpose: reason.purpose,
             note: reason.note.clone(),
         };
@@ -672,7 +511,7 @@ fn encoded_offer(offer: Offer) -> topic::Offer {
         OfferMode::Priced => 1,
         OfferMode::Public => 2,
     };
-    topic::Offer { mode: mode.into(), period: offer.period, priceWei: offer.price_wei }
+    topic::Offer { mode, period: offer.period, priceWei: offer.price_wei }
 }
 
 const fn encoded_traits(traits: Traits) -> topic::Traits {

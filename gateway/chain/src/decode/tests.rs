@@ -50,12 +50,7 @@ fn of_brokers(at: Address) -> Vec<(Log, Event)> {
         (
             logged(
                 at,
-                &Broker::BrokerCreated {
-                    brokerId: ID,
-                    owner: a,
-                    policy: 1.into(),
-                    name: "Mühle".into(),
-                },
+                &Broker::BrokerCreated { brokerId: ID, owner: a, policy: 1, name: "Mühle".into() },
             ),
             Event::BrokerCreated {
                 broker_id: ID,
@@ -76,7 +71,7 @@ fn of_brokers(at: Address) -> Vec<(Log, Event)> {
             Event::BrokerOwnershipTransferred { broker_id: ID, previous_owner: a, new_owner: b },
         ),
         (
-            logged(at, &Broker::NamingPolicySet { brokerId: ID, policy: 2.into() }),
+            logged(at, &Broker::NamingPolicySet { brokerId: ID, policy: 2 }),
             Event::NamingPolicySet { broker_id: ID, policy: NamingPolicy::Open },
         ),
         (
@@ -165,9 +160,9 @@ fn of_topics(at: Address) -> Vec<(Log, Event)> {
     let (a, b, topic_id) = (who(1), who(2), word(5));
     let solidity_traits = || Topic::Traits { retain: true, sensitive: false, ownBranch: true };
     let traits = Traits { retain: true, sensitive: false, own_branch: true };
-    let solidity_offer = || Topic::Offer { mode: 1.into(), period: 3600, priceWei: u128::MAX };
+    let solidity_offer = || Topic::Offer { mode: 1, period: 3600, priceWei: u128::MAX };
     let offer = Offer { mode: OfferMode::Priced, period: 3600, price_wei: u128::MAX };
-    let solidity_public = Topic::Offer { mode: 2.into(), period: 0, priceWei: 0 };
+    let solidity_public = Topic::Offer { mode: 2, period: 0, priceWei: 0 };
     let public = Offer { mode: OfferMode::Public, period: 0, price_wei: 0 };
     vec![
         (
@@ -208,7 +203,7 @@ fn of_topics(at: Address) -> Vec<(Log, Event)> {
                 &Topic::OfferSet {
                     brokerId: ID,
                     topicId: topic_id,
-                    right: 1.into(),
+                    right: 1,
                     offer: solidity_offer(),
                 },
             ),
@@ -271,7 +266,7 @@ fn of_access(at: Address) -> Vec<(Log, Event)> {
                     brokerId: ID,
                     topicId: topic_id,
                     wallet,
-                    right: 0.into(),
+                    right: 0,
                     epoch: 3,
                     until: 9,
                     by,
@@ -300,7 +295,7 @@ fn of_access(at: Address) -> Vec<(Log, Event)> {
                     brokerId: ID,
                     topicId: topic_id,
                     wallet,
-                    right: 1.into(),
+                    right: 1,
                     epoch: 3,
                     until: 9,
                     payer: by,
@@ -333,7 +328,7 @@ fn of_access(at: Address) -> Vec<(Log, Event)> {
                     brokerId: ID,
                     topicId: topic_id,
                     wallet,
-                    right: 1.into(),
+                    right: 1,
                     epoch: 3,
                     was: 9,
                     refundWei: U256::from(1),
@@ -417,7 +412,7 @@ fn of_audits(at: Address) -> Vec<(Log, Event)> {
                     topicId: topic_id,
                     wallet,
                     gateway,
-                    kind: 4.into(),
+                    kind: 4,
                     count: 6,
                     firstAt: 1,
                     lastAt: 2,
@@ -566,14 +561,14 @@ fn any_octet_changed_never_panics() {
 fn a_number_outside_its_enum_is_an_error() {
     let d = deployment();
     let logs = [
-        logged(d.broker_registry, &Broker::NamingPolicySet { brokerId: ID, policy: 3.into() }),
+        logged(d.broker_registry, &Broker::NamingPolicySet { brokerId: ID, policy: 3 }),
         logged(
             d.topic_registry,
             &Topic::OfferSet {
                 brokerId: ID,
                 topicId: word(1),
-                right: 2.into(),
-                offer: Topic::Offer { mode: 0.into(), period: 0, priceWei: 0 },
+                right: 2,
+                offer: Topic::Offer { mode: 0, period: 0, priceWei: 0 },
             },
         ),
         logged(
@@ -581,8 +576,8 @@ fn a_number_outside_its_enum_is_an_error() {
             &Topic::OfferSet {
                 brokerId: ID,
                 topicId: word(1),
-                right: 1.into(),
-                offer: Topic::Offer { mode: 3.into(), period: 0, priceWei: 0 },
+                right: 1,
+                offer: Topic::Offer { mode: 3, period: 0, priceWei: 0 },
             },
         ),
     ];

@@ -169,7 +169,7 @@ fn blocks_between(heights: RangeInclusive<u64>) -> Value {
     json!({"fromBlock": format!("{:#x}", heights.start()), "toBlock": format!("{:#x}", heights.end())})
 }
 
-/// Does the header's bloom say that there may be logs of ours? A bloom of zero says nothing: some chains do not fill it in.
+/// Does the header's bloom say that there may be logs of ours?
 fn may_hold(header: &Header, scope: &Scope) -> bool {
     let d = &scope.deployment;
     let has = |octets: &[u8]| header.bloom.contains_input(BloomInput::Raw(octets));

@@ -39,7 +39,10 @@ pub(super) struct Flight {
 pub(super) struct Attempt {
     pub(super) raw: Bytes,
     pub(super) hash: B256,
+    // As text: what reads JSON numbers of 128 bits often reads them wrongly.
+    #[serde(with = "alloy::serde::quantity")]
     pub(super) max_fee: u128,
+    #[serde(with = "alloy::serde::quantity")]
     pub(super) priority: u128,
 }
 

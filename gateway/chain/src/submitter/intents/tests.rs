@@ -27,8 +27,12 @@ fn alert(number: u8, count: u32, at: u64) -> AlertRecord {
 }
 
 fn flight(sequences: Vec<u64>) -> Flight {
-    let attempt =
-        Attempt { raw: vec![1].into(), hash: B256::repeat_byte(1), max_fee: 9, priority: 1 };
+    let attempt = Attempt {
+        raw: vec![1].into(),
+        hash: B256::repeat_byte(1),
+        max_fee: u128::MAX,
+        priority: 1,
+    };
     Flight {
         sequences,
         to: Address::repeat_byte(3),
