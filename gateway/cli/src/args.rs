@@ -537,6 +537,9 @@ pub(crate) struct DemoArgs {
     /// End after the tour; fail if anything was not as told.
     #[arg(long)]
     pub(crate) once: bool,
+    /// Use the broker and the client of the npm packages although Mosquitto is installed.
+    #[arg(long)]
+    pub(crate) npm: bool,
     /// Let the gateway listen on this port (plain) and the next (TLS), instead of free ones.
     #[arg(long, value_name = "PORT")]
     pub(crate) port_base: Option<u16>,

@@ -291,9 +291,10 @@ mod tests {
         until_gone(&grandchild, &dir).await;
     }
 
-    /// Not a test of its own: the program that the next test kills.
-    #[tokio::test]
-    #[ignore = "started by killing_the_owner_ends_its_children_and_the_directory"]
+    /// Set for the copy of this program that is going to be killed.
+    const VICTIM: &str = "FLYTRAP_SITE_VICTIM";
+
+    /// Starts a child, says which, and waits to be killed.
     async fn victim() {
         let ground = Ground::new().expect("a directory");
         let mut child = sleeper(&ground);
@@ -307,9 +308,14 @@ mod tests {
 
     #[tokio::test]
     async fn killing_the_owner_ends_its_children_and_the_directory() {
+        if std::env::var_os(VICTIM).is_some() {
+            return victim().await;
+        }
         let ground = Ground::new().expect("a directory");
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["--exact", "ground::tests::victim", "--ignored", "--nocapture"]);
+        command.env(VICTIM, "1");
+        let this = "ground::tests::killing_the_owner_ends_its_children_and_the_directory";
+        command.args(["--exact", this, "--nocapture"]);
         let mut owner = Child::spawn(&ground, "owner", command).expect("this program again");
         let said = |log: &str| {
             let line = log.lines().find_map(|line| line.strip_prefix("victim "))?;

@@ -61,11 +61,11 @@ pub(crate) struct Way<'a> {
 }
 
 impl Stock {
-    /// Finds a client; `mqtt5` says whether the broker behind the gateway speaks it.
-    pub(crate) fn find(mqtt5: bool) -> Result<Self> {
+    /// Finds a client, only in the npm packages if `npm`. `mqtt5` says whether the broker behind the gateway speaks it.
+    pub(crate) fn find(mqtt5: bool, npm: bool) -> Result<Self> {
         // Into a file, Mosquitto's clients say what they have seen only after a message; `stdbuf` makes them say it at once.
         let tool = match (on_path("mosquitto_pub"), on_path("mosquitto_sub"), on_path("stdbuf")) {
-            (Some(publish), Some(subscribe), Some(stdbuf)) => Tool::Mosquitto { publish, subscribe, stdbuf },
+            (Some(publish), Some(subscribe), Some(stdbuf)) if !npm => Tool::Mosquitto { publish, subscribe, stdbuf },
             _ => Tool::MqttJs {
                 node: on_path("node").ok_or_else(|| {
                     eyre!("neither mosquitto_pub and mosquitto_sub nor node was found: run `make setup`")
@@ -79,7 +79,7 @@ impl Stock {
     pub(crate) fn describe(&self) -> String {
         let tool = match self.tool {
             Tool::Mosquitto { .. } => "mosquitto_pub and mosquitto_sub",
-            Tool::MqttJs { .. } => "mqtt.js from npm (Mosquitto's clients are not installed)",
+            Tool::MqttJs { .. } => "mqtt.js from npm",
         };
         format!("{tool}, {}", if self.version == 5 { "MQTT 5" } else { "MQTT 3.1.1" })
     }

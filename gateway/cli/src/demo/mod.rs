@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::DemoArgs;
 use crate::tell;
+use client::Stock;
 use narrator::Narrator;
 
 /// Exit code after Ctrl-C in the middle of the tour, as shells have it.
@@ -54,14 +55,18 @@ async fn show(args: &DemoArgs) -> Result<ExitCode> {
     let ports = args.port_base.map(|base| (base, base.saturating_add(1)));
     let options = SiteOptions {
         deploy: Deploy::Script,
-        broker: BrokerOptions { kind: BrokerKind::Any, ..BrokerOptions::default() },
+        broker: BrokerOptions {
+            kind: if args.npm { BrokerKind::Aedes } else { BrokerKind::Any },
+            ..BrokerOptions::default()
+        },
         ports,
         progress: |what| tell::line(tell::faint(&format!("   {what} …"))),
         ..SiteOptions::default()
     };
     let site = Site::start(options).await?;
+    let stock = Stock::find(site.broker.speaks_mqtt5(), args.npm)?;
     let mut narrator = Narrator::default();
-    let told = tour::tour(&site, &mut narrator).await;
+    let told = tour::tour(&site, &stock, &mut narrator).await;
     if let Err(error) = &told {
         narrator.failed("the tour could not go on", error);
     }
@@ -79,7 +84,7 @@ async fn show(args: &DemoArgs) -> Result<ExitCode> {
     if args.once {
         return Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    tour::stay(&site).await?;
+    tour::stay(&site, &stock).await?;
     // Only a signal ends it now.
     std::future::pending().await
 }

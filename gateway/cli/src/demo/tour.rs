@@ -20,7 +20,7 @@ use crate::{context, explain, tell};
 const TOPIC: &str = "farm/north";
 const NAME: &str = "farm/north/soil";
 /// How long anything may take that is sure to come.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// From the block that revokes to the last delivery, at most.
 const REVOKED_WITHIN: Duration = Duration::from_millis(250);
 /// Where the attacker of the tour sits: another loopback address, so that nobody else is banned with him.
@@ -29,7 +29,7 @@ const ATTACKER: &str = "127.0.0.66";
 /// Everybody on the tour.
 struct Cast<'a> {
     site: &'a Site,
-    stock: Stock,
+    stock: &'a Stock,
     spy: Spy,
     recorder: &'a Recorder,
     plain: Way<'a>,
@@ -40,9 +40,9 @@ struct Cast<'a> {
 }
 
 /// Tells the whole tour. An error means that it could not go on; claims that did not hold are in the narrator.
-pub(super) async fn tour(site: &Site, narrator: &mut Narrator) -> Result<()> {
+pub(super) async fn tour(site: &Site, stock: &Stock, narrator: &mut Narrator) -> Result<()> {
     introduce(site)?;
-    let mut cast = Cast::gather(site).await?;
+    let mut cast = Cast::gather(site, stock).await?;
     tell::line(format!("   clients    {}", cast.stock.describe()));
     cast.register(narrator).await?;
     cast.refuse_the_stranger(narrator).await?;
@@ -66,7 +66,7 @@ fn introduce(site: &Site) -> Result<()> {
     ));
     if !site.broker.speaks_mqtt5() {
         tell::line(
-            "              (Mosquitto is not installed here; this one comes with the npm packages and speaks MQTT 3.1.1)",
+            "              (not Mosquitto: this one comes with the npm packages and speaks MQTT 3.1.1)",
         );
     }
     tell::line(format!(
@@ -81,11 +81,11 @@ fn introduce(site: &Site) -> Result<()> {
 }
 
 impl<'a> Cast<'a> {
-    async fn gather(site: &'a Site) -> Result<Self> {
+    async fn gather(site: &'a Site, stock: &'a Stock) -> Result<Self> {
         let owner_key = &site.wallets.topic_owner;
         Ok(Self {
             site,
-            stock: Stock::find(site.broker.speaks_mqtt5())?,
+            stock,
             spy: site.spy("#").await?,
             recorder: site.recorder()?,
             plain: Way { to: site.mqtt()?, ca: None, from: None },
@@ -360,7 +360,10 @@ impl<'a> Cast<'a> {
         narrator.evidence(
             reader.messages().len() == before
                 && !reader.messages().iter().any(|message| message == "moisture 23 %"),
-            &format!("the reader did not: it has its {before} messages as before"),
+            &format!(
+                "the reader did not get it: {} messages, {before} before",
+                reader.messages().len()
+            ),
         );
         let unsubscribed = self
             .recorder
@@ -435,18 +438,19 @@ impl<'a> Cast<'a> {
         narrator.chapter("The auditor, who has no key, reads the story from the chain");
         narrator.command("flytrap audit broker");
         let stranger = self.site.wallets.stranger.address();
-        let tried =
-            [(AlertKind::SubscribeRefused, "SUBSCRIBE"), (AlertKind::PublishRefused, "PUBLISH")];
-        let mut reports = Vec::new();
-        for (kind, what) in tried {
-            let found = self.until_recorded(|told| match &told.entry.event {
-                Event::AlertRaised { kind: found, wallet, .. } => {
-                    (*found == kind && *wallet == stranger).then_some(())
+        let reported = async |wanted: AlertKind| {
+            self.until_recorded(|told| match &told.entry.event {
+                Event::AlertRaised { kind, wallet, .. } => {
+                    (*kind == wanted && *wallet == stranger).then_some(())
                 }
                 _ => None,
-            });
-            reports.push((what, found.await));
-        }
+            })
+            .await
+        };
+        let (subscribe, publish) = tokio::join!(
+            reported(AlertKind::SubscribeRefused),
+            reported(AlertKind::PublishRefused)
+        );
         let story = self.story().await?;
         for told in &story {
             for line in audit::line(told).lines() {
@@ -464,7 +468,7 @@ impl<'a> Cast<'a> {
         narrator.evidence(revoked, "the story has the revocation");
         let banned = has(|event| matches!(event, Event::OriginBanned { .. }));
         narrator.evidence(banned, "the story has the ban");
-        for (what, report) in reports {
+        for (what, report) in [("SUBSCRIBE", subscribe), ("PUBLISH", publish)] {
             match report {
                 Ok((told, ())) => narrator
                     .evidence(true, &format!("the story has the stranger's {what}; {}", tx(&told))),
@@ -507,8 +511,7 @@ impl<'a> Cast<'a> {
 }
 
 /// Prints commands to try, with logins that work.
-pub(super) async fn stay(site: &Site) -> Result<()> {
-    let stock = Stock::find(site.broker.speaks_mqtt5())?;
+pub(super) async fn stay(site: &Site, stock: &Stock) -> Result<()> {
     let topic = flytrap_policy::topic_id(site.broker_id, TOPIC);
     let reader = site.wallet(&site.wallets.other_reader).await?;
     reader.buy(topic, Right::Subscribe, reader.address(), 1, None, &Reason::default()).await?;
