@@ -10,11 +10,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, keccak256};
 use flytrap_policy::{BanLedger, BanLimit, Origin, View};
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::{Limits, Secret};
@@ -120,12 +119,15 @@ impl Door {
 
     /// What to do with a connection from `origin`.
     pub fn admit(&self, origin: Origin) -> Verdict {
-        let now = Instant::now();
+        self.admit_at(origin, Instant::now())
+    }
+
+    fn admit_at(&self, origin: Origin, now: Instant) -> Verdict {
         let (view, time) = (self.mirror.peek(), self.mirror.now());
         let pseudonym = self.pseudonym(origin);
         let on_chain = view.origin_banned(pseudonym, time);
         let mut inner = locked(&self.inner);
-        if !on_chain && !inner.ledger.is_banned(origin, now.into_std()) {
+        if !on_chain && !inner.ledger.is_banned(origin, now) {
             return Verdict::Open;
         }
         if !self.proof_beats_ban {
@@ -147,13 +149,12 @@ impl Door {
 
     /// Whether a proof of `peer` may still be looked at: no if its origin was banned since it was admitted.
     pub fn may_try(&self, peer: &Peer) -> bool {
-        peer.trial.is_some()
-            || !locked(&self.inner).ledger.is_banned(peer.origin, Instant::now().into_std())
+        peer.trial.is_some() || !locked(&self.inner).ledger.is_banned(peer.origin, Instant::now())
     }
 
     /// Counts a failed proof, and bans the origin here and on chain if it was one too many. `rule` says which kind.
     pub fn failed(&self, peer: &Peer, rule: &'static str) {
-        self.failed_from(peer.origin, rule);
+        self.failed_at(peer.origin, rule, Instant::now());
     }
 
     /// A proof was accepted: failures of the origin count from zero again.
@@ -166,13 +167,11 @@ impl Door {
         }
     }
 
-    fn failed_from(&self, origin: Origin, rule: &'static str) {
-        let now = Instant::now();
+    fn failed_at(&self, origin: Origin, rule: &'static str, now: Instant) {
         let pseudonym = self.pseudonym(origin);
         let until = {
             let mut inner = locked(&self.inner);
-            let Some(until) = inner.ledger.record_failure(origin, now.into_std()) else { return };
-            let until = Instant::from_std(until);
+            let Some(until) = inner.ledger.record_failure(origin, now) else { return };
             if let Some(banned) = inner.remember(origin, pseudonym, now, until) {
                 banned.until = until;
                 banned.next_trial = now + TRIAL_GAP;
@@ -202,9 +201,7 @@ impl Door {
                 banned.seen_on_chain = true;
                 return true;
             }
-            if std::mem::take(&mut banned.seen_on_chain)
-                && inner.ledger.is_banned(*origin, now.into_std())
-            {
+            if std::mem::take(&mut banned.seen_on_chain) && inner.ledger.is_banned(*origin, now) {
                 inner.ledger.lift(*origin);
                 info!(origin = %banned.pseudonym, "ban lifted on chain");
             }
@@ -254,7 +251,8 @@ impl Inner {
 mod tests {
     use std::net::IpAddr;
 
-    use flytrap_policy::{Event, Options, Registry, Stamp};
+    use alloy_primitives::{Address, U256};
+    use flytrap_policy::{Event, NamingPolicy, Options, Registry, Stamp};
     use prometheus_client::registry::Registry as Series;
 
     use super::*;
@@ -262,6 +260,7 @@ mod tests {
     use crate::mirror::MirrorWriter;
 
     const BAN: Duration = Duration::from_secs(600);
+    const TICK: Duration = Duration::from_millis(1);
     const KEY: [u8; 32] = [7; 32];
 
     fn origin(last: u8) -> Origin {
@@ -276,16 +275,22 @@ mod tests {
         (Door::new(&limits, Secret::new(KEY), mirror, outbox, metrics), writer)
     }
 
-    fn fail(door: &Door, origin: Origin, times: usize) {
+    fn fail(door: &Door, origin: Origin, times: usize, now: Instant) {
         for _ in 0..times {
-            door.failed_from(origin, "bad_signature");
+            door.failed_at(origin, "bad_signature", now);
         }
     }
 
     /// The mirror as it is once these events are in it.
     fn view(version: u64, events: &[Event]) -> Arc<View> {
-        let mut registry = Registry::new(alloy_primitives::U256::ONE);
-        for event in events {
+        let mut registry = Registry::new(U256::ONE);
+        let created = Event::BrokerCreated {
+            broker_id: U256::ONE,
+            owner: Address::with_last_byte(1),
+            policy: NamingPolicy::OwnBranch,
+            name: String::new(),
+        };
+        for event in std::iter::once(&created).chain(events) {
             registry.apply(event, Stamp { height: version, time: 1 }).unwrap();
         }
         let registry = Arc::new(registry);
@@ -295,9 +300,9 @@ mod tests {
 
     fn banned_on_chain(origin: Origin) -> Event {
         Event::OriginBanned {
-            broker_id: alloy_primitives::U256::ONE,
+            broker_id: U256::ONE,
             origin: origin.pseudonym(&KEY),
-            by: alloy_primitives::Address::ZERO,
+            by: Address::ZERO,
             until: u64::MAX,
             evidence: B256::ZERO,
             reason: String::new(),
@@ -306,85 +311,83 @@ mod tests {
 
     fn unbanned_on_chain(origin: Origin) -> Event {
         Event::OriginUnbanned {
-            broker_id: alloy_primitives::U256::ONE,
+            broker_id: U256::ONE,
             origin: origin.pseudonym(&KEY),
-            by: alloy_primitives::Address::ZERO,
+            by: Address::ZERO,
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn five_failures_leave_the_door_open_and_the_sixth_closes_it_for_that_origin() {
-        let (door, _writer) = door(false);
-        fail(&door, origin(1), 5);
-        assert!(matches!(door.admit(origin(1)), Verdict::Open));
-        fail(&door, origin(1), 1);
-        assert!(matches!(door.admit(origin(1)), Verdict::Closed));
-        assert!(matches!(door.admit(origin(2)), Verdict::Open));
-        tokio::time::advance(BAN - Duration::from_millis(1)).await;
-        assert!(matches!(door.admit(origin(1)), Verdict::Closed));
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(matches!(door.admit(origin(1)), Verdict::Open));
+    #[test]
+    fn five_failures_leave_the_door_open_and_the_sixth_closes_it_for_that_origin() {
+        let ((door, _writer), start) = (door(false), Instant::now());
+        fail(&door, origin(1), 5, start);
+        assert!(matches!(door.admit_at(origin(1), start), Verdict::Open));
+        fail(&door, origin(1), 1, start);
+        assert!(matches!(door.admit_at(origin(1), start), Verdict::Closed));
+        assert!(matches!(door.admit_at(origin(2), start), Verdict::Open));
+        assert!(matches!(door.admit_at(origin(1), start + BAN - TICK), Verdict::Closed));
+        assert!(matches!(door.admit_at(origin(1), start + BAN), Verdict::Open));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn behind_a_ban_one_attempt_at_a_time_and_a_second_is_let_through() {
-        let (door, _writer) = door(true);
-        fail(&door, origin(1), 6);
-        assert!(matches!(door.admit(origin(1)), Verdict::Closed), "right after the sixth");
-        tokio::time::advance(TRIAL_GAP).await;
-        let Verdict::Trial(trial) = door.admit(origin(1)) else { panic!("no trial after a second") };
-        tokio::time::advance(TRIAL_GAP).await;
-        assert!(matches!(door.admit(origin(1)), Verdict::Closed), "while one is under way");
+    #[test]
+    fn behind_a_ban_one_attempt_at_a_time_and_a_second_is_let_through() {
+        let ((door, _writer), start) = (door(true), Instant::now());
+        fail(&door, origin(1), 6, start);
+        let early = start + TRIAL_GAP - TICK;
+        assert!(matches!(door.admit_at(origin(1), early), Verdict::Closed), "within the second");
+        let Verdict::Trial(trial) = door.admit_at(origin(1), start + TRIAL_GAP) else {
+            panic!("no attempt after a second")
+        };
+        let later = start + 2 * TRIAL_GAP;
+        assert!(matches!(door.admit_at(origin(1), later), Verdict::Closed), "one is under way");
         drop(trial);
-        assert!(matches!(door.admit(origin(1)), Verdict::Trial(_)));
-        assert!(matches!(door.admit(origin(1)), Verdict::Closed), "within the same second");
+        assert!(matches!(door.admit_at(origin(1), later), Verdict::Trial(_)));
+        assert!(matches!(door.admit_at(origin(1), later), Verdict::Closed), "the same second");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_ended_late_does_not_end_the_one_after_it() {
-        let (door, _writer) = door(true);
-        fail(&door, origin(1), 6);
-        tokio::time::advance(TRIAL_GAP).await;
-        let Verdict::Trial(first) = door.admit(origin(1)) else { panic!("no trial") };
+    #[test]
+    fn an_attempt_that_ended_late_does_not_end_the_one_after_it() {
+        let ((door, _writer), start) = (door(true), Instant::now());
+        fail(&door, origin(1), 6, start);
+        let admit = |seconds| door.admit_at(origin(1), start + seconds * TRIAL_GAP);
+        let Verdict::Trial(first) = admit(1) else { panic!("no first attempt") };
         locked(&door.inner).end_trial(&first);
-        tokio::time::advance(TRIAL_GAP).await;
-        let Verdict::Trial(_second) = door.admit(origin(1)) else { panic!("no second trial") };
+        let Verdict::Trial(_second) = admit(2) else { panic!("no second attempt") };
         drop(first);
-        tokio::time::advance(TRIAL_GAP).await;
-        assert!(matches!(door.admit(origin(1)), Verdict::Closed));
+        assert!(matches!(admit(3), Verdict::Closed));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_ban_that_another_gateway_put_on_chain_closes_the_door_here() {
-        let (door, writer) = door(false);
+    #[test]
+    fn a_ban_that_another_gateway_put_on_chain_closes_the_door_here() {
+        let ((door, writer), now) = (door(false), Instant::now());
         writer.publish(view(1, &[banned_on_chain(origin(1))]));
-        assert!(matches!(door.admit(origin(1)), Verdict::Closed));
-        assert!(matches!(door.admit(origin(2)), Verdict::Open));
+        assert!(matches!(door.admit_at(origin(1), now), Verdict::Closed));
+        assert!(matches!(door.admit_at(origin(2), now), Verdict::Open));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_ban_lifted_on_chain_is_lifted_here() {
-        let (door, writer) = door(false);
+    #[test]
+    fn a_ban_lifted_on_chain_is_lifted_here() {
+        let ((door, writer), now) = (door(false), Instant::now());
         let mut events = vec![banned_on_chain(origin(1))];
-        fail(&door, origin(1), 6);
+        fail(&door, origin(1), 6, now);
         let follow = |version, events: &[Event]| {
             let view = view(version, events);
             writer.publish(view.clone());
             door.follow(&view, 1);
         };
         follow(1, &[]);
-        assert!(matches!(door.admit(origin(1)), Verdict::Closed), "before the chain knows of it");
+        assert!(matches!(door.admit_at(origin(1), now), Verdict::Closed), "not yet on chain");
         follow(2, &events);
-        assert!(matches!(door.admit(origin(1)), Verdict::Closed));
+        assert!(matches!(door.admit_at(origin(1), now), Verdict::Closed));
         events.push(unbanned_on_chain(origin(1)));
         follow(3, &events);
-        assert!(matches!(door.admit(origin(1)), Verdict::Open));
+        assert!(matches!(door.admit_at(origin(1), now), Verdict::Open));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_hundred_failures_at_once_make_one_ban() {
+    #[test]
+    fn a_hundred_failures_at_once_make_one_ban() {
         let (door, _writer) = door(true);
-        fail(&door, origin(1), 100);
+        fail(&door, origin(1), 100, Instant::now());
         assert_eq!(door.metrics.bans.get(), 1);
     }
 }

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, PseudonymKey, Recording, Secret, read_secret, secret_key};
+use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
 use crate::door::Door;
 use crate::health::{self, Vitals, VitalsCollector};
 use crate::listener::{BindError, Listener, Seats, check_open_files};
@@ -373,8 +373,8 @@ fn pseudonym_key(config: &Config) -> Result<Secret<[u8; 32]>, ServerError> {
     let path = config.state_dir.join("pseudonym.key");
     if path.exists() {
         let wrong = |wrong: String| ServerError::PseudonymKey { path: path.clone(), wrong };
-        let text = read_secret(&path).map_err(wrong)?;
-        return secret_key(&text).ok_or_else(|| wrong("it holds no 64 hexadecimal digits; restore it, or remove it to begin with a new one".to_owned()));
+        let text = config::read(&path, Readers::OwnerOnly).map_err(wrong)?;
+        return config::pseudonym_key(&text).ok_or_else(|| wrong("it holds no 64 hexadecimal digits; restore it, or remove it to begin with a new one".to_owned()));
     }
     let key = Zeroizing::new(rand::random::<[u8; 32]>());
     let text = Zeroizing::new(alloy_primitives::hex::encode(*key));

@@ -64,9 +64,24 @@ impl AlertFolder {
 
     /// Notes one happening at a Unix second.
     pub fn note(&mut self, kind: AlertKind, wallet: Address, topic_id: B256, at: u64) {
+        self.note_many(kind, wallet, topic_id, 1, at);
+    }
+
+    /// Notes equal happenings that were counted elsewhere, the last of them at a Unix second.
+    pub fn note_many(
+        &mut self,
+        kind: AlertKind,
+        wallet: Address,
+        topic_id: B256,
+        count: u32,
+        at: u64,
+    ) {
         let key = (wallet, kind, topic_id);
+        if count == 0 {
+            return;
+        }
         if let Some(alert) = self.open.get_mut(&key) {
-            alert.count = alert.count.saturating_add(1);
+            alert.count = alert.count.saturating_add(count);
             alert.last_at = alert.last_at.max(at);
             return;
         }
@@ -74,10 +89,10 @@ impl AlertFolder {
         let last = (wallet, AlertKind::SessionEnded, B256::repeat_byte(0xFF));
         let of_wallet = self.open.range(first..=last).take(self.limit.per_wallet).count();
         if self.open.len() >= self.limit.keys || of_wallet >= self.limit.per_wallet {
-            self.overflowed += 1;
+            self.overflowed += u64::from(count);
             return;
         }
-        let alert = Alert { kind, wallet, topic_id, count: 1, first_at: at, last_at: at };
+        let alert = Alert { kind, wallet, topic_id, count, first_at: at, last_at: at };
         self.open.insert(key, alert);
         self.by_age.insert((at, key));
     }
@@ -149,6 +164,16 @@ mod tests {
         assert_eq!(alerts[0], first);
         assert_eq!(alerts.len(), 3);
         assert!(folder.is_empty());
+    }
+
+    #[test]
+    fn happenings_counted_elsewhere_are_added_as_many() {
+        let mut folder = AlertFolder::new(LIMIT);
+        folder.note_many(REFUSED, wallet(1), topic(1), 0, 100);
+        assert!(folder.is_empty(), "none is no alert");
+        folder.note_many(REFUSED, wallet(1), topic(1), 40, 100);
+        folder.note(REFUSED, wallet(1), topic(1), 101);
+        assert_eq!(folder.drain(1_000, 10)[0].count, 41);
     }
 
     #[test]

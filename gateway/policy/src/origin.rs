@@ -145,6 +145,16 @@ impl BanLedger {
         }
     }
 
+    /// Someone who may has lifted the origin's ban: it ends, and the count starts anew.
+    pub fn lift(&mut self, origin: Origin) {
+        if let Some(record) = self.origins.remove(&origin) {
+            self.idle.remove(&(record.turn, origin));
+            if let Some(until) = record.banned_until {
+                self.banned.remove(&(until, origin));
+            }
+        }
+    }
+
     /// Is the origin banned? A ban holds while `now` is before its end.
     #[must_use]
     pub fn is_banned(&self, origin: Origin, now: Instant) -> bool {
@@ -223,6 +233,18 @@ mod tests {
         assert!(ledger.is_banned(here, start + MINUTE - TICK));
         assert!(!ledger.is_banned(here, start + MINUTE));
         assert!(!ledger.is_banned(origin(2), start));
+    }
+
+    #[test]
+    fn a_lifted_ban_is_over_and_takes_six_failures_to_come_back() {
+        let (mut ledger, start) = (BanLedger::new(LIMIT), Instant::now());
+        let here = origin(1);
+        assert_eq!(fail(&mut ledger, here, 6, start).len(), 1);
+        ledger.lift(here);
+        assert!(!ledger.is_banned(here, start));
+        assert!(ledger.is_empty() && ledger.banned.is_empty() && ledger.idle.is_empty());
+        assert_eq!(fail(&mut ledger, here, 5, start), []);
+        assert_eq!(fail(&mut ledger, here, 1, start).len(), 1);
     }
 
     /// A23

@@ -53,7 +53,7 @@ pub(super) struct Chain {
 
 impl Chain {
     fn poll() -> Span {
-        Span(Duration::from_millis(500))
+        Span(Duration::from_millis(150))
     }
     fn stale_after() -> Spanned<Span> {
         Spanned::new(0..0, Span(Duration::from_secs(60)))

@@ -7,6 +7,7 @@
 
 mod file;
 mod problem;
+mod read;
 mod resolve;
 mod secret;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use flytrap_policy::Options;
 use url::Url;
 
 pub use problem::{Problem, Problems};
-pub(crate) use resolve::{pseudonym_key as secret_key, read_secret};
+pub(crate) use read::{Readers, pseudonym_key, read};
 pub use secret::Secret;
 pub use value::HostPort;
 

@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use flytrap_chain::keys::Key;
 use toml::Spanned;
@@ -14,14 +13,13 @@ use zeroize::Zeroizing;
 
 use super::file::{self, File};
 use super::problem::{Problem, Problems, place};
+use super::read::{Readers, pseudonym_key, read};
+use super::value::Span;
 use super::{
     AuditConfig, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Config, HealthConfig,
     Limits, ListenerConfig, PseudonymKey, Recording, Secret,
 };
 use crate::tls;
-
-/// Nothing that the configuration names is larger; a device file or a log named by mistake is not read to its end.
-const MOST_OCTETS: u64 = 4 * 1024 * 1024;
 
 pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Problems> {
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
@@ -54,13 +52,6 @@ struct Resolver<'a> {
     problems: Vec<Problem>,
 }
 
-/// Who may be able to read a file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Readers {
-    Anyone,
-    OwnerOnly,
-}
-
 impl Resolver<'_> {
     fn at(&self, path: &Path) -> PathBuf {
         self.folder.join(path)
@@ -81,7 +72,7 @@ impl Resolver<'_> {
         readers: Readers,
     ) -> Option<Zeroizing<Vec<u8>>> {
         let full = self.at(path.get_ref());
-        match read_checked(&full, readers) {
+        match read(&full, readers) {
             Ok(octets) => Some(octets),
             Err(wrong) => {
                 self.problem(path, format!("`{key}` = \"{}\": {wrong}", full.display()));
@@ -341,10 +332,12 @@ impl Resolver<'_> {
         }
     }
 
-    fn ban(&mut self, ban: &Spanned<super::value::Span>) -> std::time::Duration {
-        let (least, given) = (std::time::Duration::from_secs(1), ban.get_ref().0);
-        if given < least {
-            self.problem(ban, format!("`limits.ban` is {given:?}, wanted at least {least:?}"));
+    fn ban(&mut self, ban: &Spanned<Span>) -> Duration {
+        let day = Duration::from_secs(86_400);
+        // The contract takes 30 days from the time of its block, which may be behind our clock.
+        let (least, most, given) = (Duration::from_secs(1), 29 * day, ban.get_ref().0);
+        if given < least || given > most {
+            self.problem(ban, format!("`limits.ban` is {given:?}, wanted 1s to 29d"));
         }
         given
     }
@@ -385,45 +378,4 @@ impl Resolver<'_> {
             max_gas_per_day: audit.max_gas_per_day,
         }
     }
-}
-
-/// The 32 octets that 64 hexadecimal digits stand for; white space around them is ignored.
-pub(crate) fn pseudonym_key(text: &[u8]) -> Option<Secret<[u8; 32]>> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    let mut key = Zeroizing::new([0; 32]);
-    if text.len() != 64 {
-        return None;
-    }
-    alloy_primitives::hex::decode_to_slice(text, key.as_mut_slice()).ok()?;
-    Some(Secret::new(*key))
-}
-
-/// Reads a whole file of reasonable size.
-pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    read_checked(path, Readers::OwnerOnly)
-}
-
-fn read_checked(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String> {
-    let file =
-        fs::File::open(path).map_err(|e| format!("{e}; create the file or correct the path"))?;
-    let facts = file.metadata().map_err(|e| e.to_string())?;
-    if !facts.is_file() {
-        return Err("is no regular file; correct the path".to_owned());
-    }
-    let mode = facts.permissions().mode() & 0o777;
-    if readers == Readers::OwnerOnly && mode & 0o077 != 0 {
-        return Err(format!(
-            "others may read or write it (mode {mode:04o}), and it holds a secret: run `chmod 600`"
-        ));
-    }
-    if facts.len() > MOST_OCTETS {
-        return Err(format!(
-            "has {} octets, far too many for what it should hold; correct the path",
-            facts.len()
-        ));
-    }
-    let mut octets =
-        Zeroizing::new(Vec::with_capacity(usize::try_from(facts.len()).unwrap_or_default() + 1));
-    file.take(MOST_OCTETS).read_to_end(&mut octets).map_err(|e| format!("cannot read it: {e}"))?;
-    Ok(octets)
 }
