@@ -72,6 +72,18 @@ pub(crate) async fn access(global: &Global, command: &args::Access) -> Result<()
             let sent = global.wallet().await?.unblock(id_of(global, name), *whom).await?;
             done(global, &format!("{whom} is no longer blocked on `{name}`."), &sent, json!({}));
         }
+        A::Withdraw { to } => {
+            let wallet = global.wallet().await?;
+            let (credit, to) =
+                (wallet.credit_of(wallet.address()).await?, to.unwrap_or(wallet.address()));
+            let sent = wallet.withdraw(to).await?;
+            done(
+                global,
+                &format!("{} went to {to}.", ether(credit)),
+                &sent,
+                json!({ "amountWei": credit.to_string() }),
+            );
+        }
         A::Show { wallet: whose, name } => show(global, *whose, name).await?,
     }
     Ok(())

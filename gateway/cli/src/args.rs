@@ -129,6 +129,18 @@ pub(crate) enum Broker {
         #[arg(value_parser = units::address)]
         gateway: Address,
     },
+    /// Let a wallet register topics anywhere at the top.
+    SetRegistrar {
+        /// Whom.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
+    },
+    /// End that.
+    RemoveRegistrar {
+        /// Whom.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
+    },
     /// Set what the broker earns. A rise takes effect a day later.
     #[command(group = clap::ArgGroup::new("fee").required(true).multiple(true))]
     SetFee {
@@ -247,6 +259,22 @@ pub(crate) enum Topic {
         name: String,
         #[command(flatten)]
         traits: TraitArgs,
+    },
+    /// Let a wallet manage it for you: offers, grants, blocks, topics below.
+    SetManager {
+        /// Topic name.
+        name: String,
+        /// Whom.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
+    },
+    /// End that.
+    RemoveManager {
+        /// Topic name.
+        name: String,
+        /// Whom.
+        #[arg(value_parser = units::address)]
+        wallet: Address,
     },
     /// Delete it with every grant and block; names below keep their own topics.
     Delete {
@@ -389,6 +417,12 @@ pub(crate) enum Access {
         wallet: Address,
         /// Topic name.
         name: String,
+    },
+    /// Take what is owed to your wallet because it could not be paid at once.
+    Withdraw {
+        /// To another address than your wallet.
+        #[arg(long, value_name = "ADDRESS", value_parser = units::address)]
+        to: Option<Address>,
     },
     /// Show the rights of a wallet on a topic.
     Show {

@@ -42,6 +42,24 @@ pub(crate) async fn broker(global: &Global, command: &args::Broker) -> Result<()
                 json!({}),
             );
         }
+        B::SetRegistrar { wallet } => {
+            let sent = global.wallet().await?.set_registrar(id, *wallet, true).await?;
+            done(
+                global,
+                &format!("{wallet} registers topics anywhere at broker {id}."),
+                &sent,
+                json!({}),
+            );
+        }
+        B::RemoveRegistrar { wallet } => {
+            let sent = global.wallet().await?.set_registrar(id, *wallet, false).await?;
+            done(
+                global,
+                &format!("{wallet} is no registrar of broker {id} any more."),
+                &sent,
+                json!({}),
+            );
+        }
         B::SetFee { publish_per_day, sale } => {
             let wallet = global.wallet().await?;
             if let Some(amount) = publish_per_day {
@@ -174,6 +192,16 @@ pub(crate) async fn topic(global: &Global, command: &args::Topic) -> Result<()> 
                 &sent,
                 json!({}),
             );
+        }
+        T::SetManager { name, wallet } => {
+            let sent =
+                global.wallet().await?.set_manager(id_of(global, name), *wallet, true).await?;
+            done(global, &format!("{wallet} manages `{name}`."), &sent, json!({}));
+        }
+        T::RemoveManager { name, wallet } => {
+            let sent =
+                global.wallet().await?.set_manager(id_of(global, name), *wallet, false).await?;
+            done(global, &format!("{wallet} manages `{name}` no more."), &sent, json!({}));
         }
         T::Delete { name } => {
             let sent = global.wallet().await?.delete_topic(id_of(global, name)).await?;

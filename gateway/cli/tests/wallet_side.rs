@@ -150,6 +150,13 @@ async fn owners_grant_block_and_reprice_and_strangers_may_not() {
     let error =
         stranger.is_refused(&["access", "grant", &publisher, "publish", "farm", "--life", "1d"]);
     assert!(error.contains("NotTopicOwnerOrManager"), "{error}");
+    let manager = Person { site: &site, role: "other-reader" };
+    let whom = site.wallets.other_reader.address().to_string();
+    owner.does(&["topic", "set-manager", "farm", &whom]);
+    manager.does(&["topic", "register", "farm/managed"]);
+    owner.does(&["topic", "remove-manager", "farm", &whom]);
+    assert!(manager.is_refused(&["topic", "register", "farm/other"]).contains("NameNotYours"));
+    assert!(owner.is_refused(&["access", "withdraw"]).contains("NoCredit"));
 
     owner.does(&[
         "access",
@@ -265,6 +272,19 @@ async fn a_broker_is_created_shown_and_changed() {
     let shown = with(&["broker", "show"]);
     assert_eq!((&shown["name"], &shown["policy"]), (&"Mill".into(), &"open".into()));
     assert_eq!(shown["gateways"][0]["uri"], "mqtts://mill:8883");
+    let farmer = site.wallets.topic_owner.address().to_string();
+    with(&["broker", "set-policy", "curated"]);
+    let owner = Person { site: &site, role: "topic-owner" };
+    let register = ["--broker", id, "topic", "register", "mill/flour"];
+    assert!(owner.is_refused(&register).contains("NameNotYours"));
+    with(&["broker", "set-registrar", &farmer]);
+    owner.does(&register);
+    with(&["broker", "remove-registrar", &farmer]);
+    assert!(
+        owner
+            .is_refused(&["--broker", id, "topic", "register", "mill/bran"])
+            .contains("NameNotYours")
+    );
     with(&["broker", "remove-gateway", &key]);
     assert_eq!(with(&["broker", "show"])["gateways"].as_array().map(Vec::len), Some(0));
     let output = person.hears(&[

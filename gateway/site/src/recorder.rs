@@ -46,6 +46,7 @@ struct Tape {
     to_gateway: Vec<u8>,
     opened: usize,
     open: usize,
+    stopped: bool,
 }
 
 /// A running relay.
@@ -123,6 +124,12 @@ impl Recorder {
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.lock().seen.clone()
+    }
+
+    /// Forgets everything so far and records no more; connections go on. For a site that stays up without end.
+    pub fn stop(&self) {
+        self.lock().stopped = true;
+        self.rewind();
     }
 
     /// Forgets everything so far; connections go on.
@@ -318,6 +325,9 @@ struct Side {
 
 impl Side {
     fn take(&mut self, octets: &[u8], tape: &mut Tape) {
+        if tape.stopped {
+            return;
+        }
         let Self { direction, connection, reader } = self;
         match direction {
             Direction::ToBroker => tape.to_broker.extend_from_slice(octets),

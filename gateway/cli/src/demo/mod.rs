@@ -85,6 +85,7 @@ async fn show(args: &DemoArgs) -> Result<ExitCode> {
         return Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     tour::stay(&site, &stock).await?;
+    site.recorder()?.stop();
     // Only a signal ends it now.
     std::future::pending().await
 }

@@ -10,7 +10,7 @@ use flytrap_policy::{AlertKind, Event, Offer, OfferMode, Right, Traits};
 use flytrap_site::{Device, Login, Recorder, Site, Spy, unix_now};
 use rand::TryRngCore;
 
-use super::client::{Run, Stock, Way};
+use super::client::{self, Run, Stock, Way};
 use super::narrator::Narrator;
 use crate::args::{Basis, Why};
 use crate::audit::{self, Names, Question, Told};
@@ -48,7 +48,7 @@ pub(super) async fn tour(site: &Site, stock: &Stock, narrator: &mut Narrator) ->
     cast.refuse_the_stranger(narrator).await?;
     let mut reader = cast.sell(narrator).await?;
     let device = cast.publish_by_device(narrator, &mut reader).await?;
-    cast.revoke(narrator, &reader, &device).await?;
+    cast.revoke(narrator, &mut reader, &device).await?;
     cast.ban(narrator).await?;
     cast.audit(narrator).await
 }
@@ -314,7 +314,12 @@ impl<'a> Cast<'a> {
         Ok(device)
     }
 
-    async fn revoke(&self, narrator: &mut Narrator, reader: &Run, device: &Device) -> Result<()> {
+    async fn revoke(
+        &self,
+        narrator: &mut Narrator,
+        reader: &mut Run,
+        device: &Device,
+    ) -> Result<()> {
         narrator.chapter("The owner revokes, and the very next message is withheld");
         // Somebody who may read, on the same path: what he gets, the reader would have got.
         let mut control = self
@@ -371,6 +376,12 @@ impl<'a> Cast<'a> {
             .await
             .is_ok();
         narrator.evidence(unsubscribed, "the gateway unsubscribed it at the broker");
+        if self.stock.hears_reasons() {
+            let told = reader
+                .until("DISCONNECT", PATIENCE, |event| *event == client::Event::Disconnect(0x87))
+                .await;
+            narrator.evidence(told.is_ok(), "its client was told: DISCONNECT 0x87, not authorized");
+        }
         Ok(())
     }
 
