@@ -95,7 +95,7 @@ async fn script(
     let deployer = chain.key(0)?;
     let broadcast = ground.path("broadcast");
     // Scripts may write below `deployments/` only (`fs_permissions` in foundry.toml), so the file is fetched from there.
-    let written = Written(root.join(format!("deployments/.{}.json", ground.name())));
+    let written = Written(root.join(format!("deployments/31337-{}.json", ground.name())));
     let mut command = Command::new(tools::foundry(root, "forge")?);
     command.current_dir(root).args(["script", "script/Deploy.s.sol", "--broadcast", "--unlocked"]);
     command.args(["--rpc-url", chain.http().as_str(), "--sender", &deployer.address().to_string()]);
