@@ -113,7 +113,7 @@ async fn on_chain(config: &Config, deployment: Deployment, findings: &mut Vec<Fi
     let address = key.address();
     findings.push(match contracts.is_gateway(id, address).await {
         Ok(true) => ok(format!("gateway key {address}: registered for broker {id}")),
-        Ok(false) => wrong(format!("gateway key {address} is no gateway of broker {id}: let its owner run `flytrap broker gateway`, or correct the key")),
+        Ok(false) => wrong(format!("gateway key {address} is no gateway of broker {id}: let its owner run `flytrap broker set-gateway`, or correct the key")),
         Err(error) => failed(error),
     });
     findings.push(match contracts.balance(address).await {

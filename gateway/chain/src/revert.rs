@@ -122,7 +122,7 @@ fn advice(name: &str) -> Option<&'static str> {
         }
         "OfferNotPriced" => "it is not for sale, ask the owner for a grant",
         "NotGateway" | "NotBrokerOwnerOrGateway" => {
-            "register this key as a gateway of the broker with `flytrap broker gateway`"
+            "register this key as a gateway of the broker with `flytrap broker set-gateway`"
         }
         "NameNotYours" => {
             "the name is below a topic of someone else, or the broker's naming policy forbids it"

@@ -284,7 +284,7 @@ async fn a_key_that_is_no_gateway_raises_an_alarm_and_loses_nothing() {
     until("an alarm", || health.alarm().is_some()).await;
     let alarm = health.alarm().unwrap();
     assert!(
-        alarm.contains("NotBrokerOwnerOrGateway") && alarm.contains("flytrap broker gateway"),
+        alarm.contains("NotBrokerOwnerOrGateway") && alarm.contains("flytrap broker set-gateway"),
         "{alarm}"
     );
     let requests = health.requests().map(|(_, count)| count).sum::<u64>();
