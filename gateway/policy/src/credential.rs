@@ -18,7 +18,7 @@ mod device;
 
 use std::fmt;
 
-use alloy_primitives::{Address, B256, Keccak256, Signature, U256, hex, keccak256};
+use alloy_primitives::{Address, B256, Keccak256, Signature, U256, b256, hex, keccak256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
@@ -35,6 +35,19 @@ pub const CLOCK_SKEW: u64 = 120;
 const TOKEN_OCTETS: usize = 74;
 const TOKEN_VERSION: u8 = 1;
 
+/// `keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract,bytes32 salt)")`.
+const DOMAIN_TYPE: B256 =
+    b256!("0xd87cd6ef79d4e2b95e15ce8abf732db51ec771f1ca2edccf22a46c729ac56472");
+/// `keccak256("FlyTrap")`.
+const DOMAIN_NAME: B256 =
+    b256!("0x02c1dd5e6f592311ca1222e521a005598d7e9c978dd5cb1970a68c56fa72e25f");
+/// `keccak256("1")`.
+const DOMAIN_VERSION: B256 =
+    b256!("0xc89efdaa54c0f20c7adf612882df0950f5a951637e0307cdcb4c672f298b8bc6");
+/// `keccak256("Session(string clientId,uint64 issuedAt,uint64 expiresAt)")`.
+const SESSION_TYPE: B256 =
+    b256!("0x3a10185f2275bcfec438dd0b659a645b60da53c9a084899e188cd32de05c2405");
+
 /// The place a proof is made for: none counts at another broker, contract or chain.
 ///
 /// The EIP-712 domain is `{name "FlyTrap", version "1", chainId, verifyingContract, salt = bytes32(brokerId)}`.
@@ -49,15 +62,13 @@ pub struct Site {
 }
 
 impl Site {
-    /// The domain separator. Hashed anew each time: half a microsecond, beside forty for a signature.
+    /// The domain separator. Hashed anew each time, which takes a fiftieth of what a signature takes.
     #[must_use]
     pub fn domain_separator(&self) -> B256 {
         let mut domain = Keccak256::new();
-        domain.update(keccak256(
-            "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract,bytes32 salt)",
-        ));
-        domain.update(keccak256("FlyTrap"));
-        domain.update(keccak256("1"));
+        domain.update(DOMAIN_TYPE);
+        domain.update(DOMAIN_NAME);
+        domain.update(DOMAIN_VERSION);
         domain.update(U256::from(self.chain_id).to_be_bytes::<32>());
         domain.update(self.broker_registry.into_word());
         domain.update(self.broker_id.to_be_bytes::<32>());
@@ -253,7 +264,7 @@ fn by_device_password(
 #[must_use]
 pub fn token_digest(site: &Site, client_id: &str, issued_at: u64, expires_at: u64) -> B256 {
     let mut session = Keccak256::new();
-    session.update(keccak256("Session(string clientId,uint64 issuedAt,uint64 expiresAt)"));
+    session.update(SESSION_TYPE);
     session.update(keccak256(client_id));
     session.update(U256::from(issued_at).to_be_bytes::<32>());
     session.update(U256::from(expires_at).to_be_bytes::<32>());

@@ -1,6 +1,14 @@
 //! Who may do what: principals, the registry, decisions, bans and alert rules.
 //!
 //! Pure: no socket, no clock, no randomness. Time is an argument, so a test can replay any history.
+//!
+//! [`Event`]s of the chain, in their order, make a [`Registry`]; a [`View`] holds the newest one and the newest that
+//! has settled. A client proves itself by [`credential::authenticate`], which gives a [`Principal`]. Whatever it asks
+//! for, the view answers with a [`Permit`] or a [`Denial`]: restrictions count from the newest state, permissions from
+//! the settled one. A [`Lease`] gives the same permit again for the next equal packet, in two nanoseconds and without
+//! a look-up. [`BanLedger`] counts what failed before a proof, and [`AlertFolder`] what was refused after one.
+//!
+//! All ends are half-open, seconds of Unix time: something holds while `now < until`.
 
 mod alert;
 pub mod credential;

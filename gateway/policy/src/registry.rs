@@ -28,7 +28,7 @@ pub use names::topic_id;
 
 use crate::{NamingPolicy, Right};
 use facts::{ById, ByName, Fee, Grant, Mark, Party, Slot, id_hash};
-use names::{Prefixes, name_hash};
+use names::{Depths, Prefixes, name_hash};
 use table::{Entry, Table};
 
 /// State of one broker, and of all device keys.
@@ -50,15 +50,16 @@ pub struct Registry {
     by_id: Table<ById>,
     by_name: Table<ByName>,
     in_order: OrdMap<Arc<str>, Arc<Topic>>,
+    depths: Depths,
     grants: Table<Grant>,
     blocks: Table<Mark>,
     managers: Table<Mark>,
     next_slot: Slot,
     /// Slots of deleted topics that wait for the next round of sweeping, those that this round is for, and how many
-    /// leaves it still has to go over.
+    /// parts it still has to go over.
     dead: OrdSet<Slot>,
     sweeping: OrdSet<Slot>,
-    leaves_to_sweep: u32,
+    parts_to_sweep: u32,
 }
 
 impl Registry {
@@ -80,13 +81,14 @@ impl Registry {
             by_id: Table::new(),
             by_name: Table::new(),
             in_order: OrdMap::new(),
+            depths: Depths::default(),
             grants: Table::new(),
             blocks: Table::new(),
             managers: Table::new(),
             next_slot: Slot::FIRST,
             dead: OrdSet::new(),
             sweeping: OrdSet::new(),
-            leaves_to_sweep: 0,
+            parts_to_sweep: 0,
         }
     }
 
@@ -185,7 +187,9 @@ impl Registry {
     #[must_use]
     #[inline]
     pub fn governing(&self, name: &str) -> Option<&Topic> {
-        Prefixes::of(name).filter_map(|(prefix, hash)| self.named(prefix, hash)).last()
+        Prefixes::of(name, &self.depths)
+            .filter_map(|(prefix, hash)| self.named(prefix, hash))
+            .last()
     }
 
     /// All topics in the order of their names.

@@ -7,14 +7,14 @@ use alloy_primitives::{Address, B256, U256};
 use super::Registry;
 use super::facts::{ById, ByName, Device, Fee, Grant, Mark, Party, Topic, id_hash};
 use super::names::{is_registrable, name_hash, topic_id as id_of};
-use super::table::{Entry, LEAVES};
+use super::table::{Entry, PARTS};
 use crate::{Event, Right, Stamp};
 
 /// Fewer origin bans than this are never looked through for ended ones.
 pub(super) const ORIGIN_BANS_SWEEP_AT: usize = 1_024;
 
-/// Leaves of each table that one event sweeps while there is something to sweep.
-const LEAVES_PER_EVENT: u32 = 16;
+/// Parts of each table that one event sweeps while there is something to sweep.
+const PARTS_PER_EVENT: u32 = 16;
 
 /// An event cannot follow on what is known: something was missed or made up, and the state must be built anew.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -324,7 +324,10 @@ impl Registry {
     fn put_topic(&mut self, topic: Topic) {
         let topic = Arc::new(topic);
         if is_registrable(&topic.name) {
-            self.in_order.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+            let before = self.in_order.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+            if before.is_none() {
+                self.depths.add(&topic.name);
+            }
             let hash = name_hash(&topic.name);
             self.by_name.put(ByName { hash, topic: Arc::clone(&topic) });
         }
@@ -337,6 +340,7 @@ impl Registry {
         let (name, slot) = (Arc::clone(&topic.name), topic.slot);
         self.by_id.remove(id_hash(topic_id), |held| held.0.id == topic_id);
         if self.in_order.remove(&name).is_some() {
+            self.depths.remove(&name);
             self.by_name.remove(name_hash(&name), |held| held.topic.name == name);
         }
         self.dead.insert(slot);
@@ -344,25 +348,25 @@ impl Registry {
     }
 
     /// Frees what deleted topics left behind, a little with each event, so that no event is slow. A round goes over
-    /// all leaves for those who were dead when it began.
+    /// all parts for those who were dead when it began.
     fn sweep(&mut self) {
-        if self.leaves_to_sweep == 0 {
+        if self.parts_to_sweep == 0 {
             self.sweeping = std::mem::take(&mut self.dead);
             if self.sweeping.is_empty() {
                 return;
             }
-            self.leaves_to_sweep = LEAVES;
+            self.parts_to_sweep = PARTS;
         }
         let swept = &self.sweeping;
-        let first = self.leaves_to_sweep.saturating_sub(LEAVES_PER_EVENT);
-        for leaf in first..self.leaves_to_sweep {
+        let first = self.parts_to_sweep.saturating_sub(PARTS_PER_EVENT);
+        for part in (first..self.parts_to_sweep).rev() {
             let is_dead =
                 |grant: &Grant| grant.key.slot().is_some_and(|slot| swept.contains(&slot));
-            self.grants.sweep(leaf, is_dead);
-            self.blocks.sweep(leaf, |mark| swept.contains(&mark.slot));
-            self.managers.sweep(leaf, |mark| swept.contains(&mark.slot));
+            self.grants.sweep(part, is_dead);
+            self.blocks.sweep(part, |mark| swept.contains(&mark.slot));
+            self.managers.sweep(part, |mark| swept.contains(&mark.slot));
         }
-        self.leaves_to_sweep = first;
+        self.parts_to_sweep = first;
     }
 
     fn update_party(&mut self, address: Address, change: impl FnOnce(&mut Party)) {

@@ -53,21 +53,58 @@ impl Shape {
     }
 }
 
+/// Of how many levels registered names are, so that prefixes of other lengths need not be looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Depths {
+    names: [u32; MAX_NAME_LEVELS],
+    /// Bit n is set while there are names of n + 1 levels.
+    present: u32,
+}
+
+impl Depths {
+    pub(crate) fn add(&mut self, name: &str) {
+        self.change(name, 1);
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.change(name, -1);
+    }
+
+    fn change(&mut self, name: &str, by: i32) {
+        let deepest = name.bytes().filter(|&octet| octet == b'/').count();
+        if let Some(names) = self.names.get_mut(deepest) {
+            *names = names.saturating_add_signed(by);
+            self.present = self.present & !(1 << deepest) | u32::from(*names > 0) << deepest;
+        }
+    }
+}
+
 /// The prefixes of whole levels of a name, shortest first, each with its hash; as far as one could be registered.
 pub(crate) struct Prefixes<'a> {
     name: &'a str,
     /// Where the next level starts.
     next: usize,
-    levels: usize,
+    /// Bit n is set if prefixes that have n more levels are wanted.
+    wanted: u32,
     hasher: DefaultHasher,
 }
 
 impl<'a> Prefixes<'a> {
+    /// Those that are as deep as some registered name.
     #[inline]
-    pub(crate) fn of(name: &'a str) -> Self {
+    pub(crate) fn of(name: &'a str, depths: &Depths) -> Self {
+        Self::wanted(name, depths.present)
+    }
+
+    fn all(name: &'a str) -> Self {
+        Self::wanted(name, (1 << MAX_NAME_LEVELS) - 1)
+    }
+
+    #[inline]
+    fn wanted(name: &'a str, wanted: u32) -> Self {
         // Names come from strangers, at the price of a transaction: the hasher is SipHash, and is fed level by
         // level so that all prefixes together cost one pass.
-        Self { name, next: 0, levels: 0, hasher: DefaultHasher::new() }
+        Self { name, next: 0, wanted, hasher: DefaultHasher::new() }
     }
 }
 
@@ -76,24 +113,30 @@ impl<'a> Iterator for Prefixes<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = self.name.as_bytes().get(self.next..)?;
-        let octets = rest.iter().position(|&octet| octet == b'/').unwrap_or(rest.len());
-        let end = self.next + octets;
-        // From an empty level on nothing can be registered.
-        if octets == 0 || self.levels == MAX_NAME_LEVELS || end > MAX_NAME_OCTETS {
-            return None;
+        while self.wanted != 0 {
+            let rest = self.name.as_bytes().get(self.next..)?;
+            let octets = rest.iter().position(|&octet| octet == b'/').unwrap_or(rest.len());
+            let end = self.next + octets;
+            // From an empty level on nothing can be registered.
+            if octets == 0 || end > MAX_NAME_OCTETS {
+                return None;
+            }
+            self.hasher.write(&rest[..octets]);
+            self.hasher.write_u8(b'/');
+            self.next = end + 1;
+            let is_wanted = self.wanted & 1 != 0;
+            self.wanted >>= 1;
+            if is_wanted {
+                return Some((&self.name[..end], self.hasher.finish()));
+            }
         }
-        self.hasher.write(&rest[..octets]);
-        self.hasher.write_u8(b'/');
-        self.levels += 1;
-        self.next = end + 1;
-        Some((&self.name[..end], self.hasher.finish()))
+        None
     }
 }
 
 /// Hash under which a registrable name is found by its [`Prefixes`].
 pub(crate) fn name_hash(name: &str) -> u64 {
-    Prefixes::of(name).last().map_or(0, |(_, hash)| hash)
+    Prefixes::all(name).last().map_or(0, |(_, hash)| hash)
 }
 
 /// Whether `name` is `<topic>/<key, lower case>` or below.
@@ -168,24 +211,45 @@ mod tests {
     #[test]
     fn prefixes_end_at_the_first_empty_level_and_at_the_limits() {
         let of =
-            |name: &'static str| Prefixes::of(name).map(|(prefix, _)| prefix).collect::<Vec<_>>();
+            |name: &'static str| Prefixes::all(name).map(|(prefix, _)| prefix).collect::<Vec<_>>();
         assert_eq!(of("a/bc/d"), ["a", "a/bc", "a/bc/d"]);
         assert_eq!(of("a/é/d"), ["a", "a/é", "a/é/d"]);
         assert_eq!(of("a/b/"), ["a", "a/b"]);
         assert_eq!(of("a//b"), ["a"]);
         assert_eq!(of("/a"), [""; 0]);
         assert_eq!(of(""), [""; 0]);
-        assert_eq!(Prefixes::of(&"a/".repeat(30_000)).count(), MAX_NAME_LEVELS);
-        assert_eq!(Prefixes::of(&"a".repeat(MAX_NAME_OCTETS)).count(), 1);
-        assert_eq!(Prefixes::of(&"a".repeat(MAX_NAME_OCTETS + 1)).count(), 0);
+        assert_eq!(Prefixes::all(&"a/".repeat(30_000)).count(), MAX_NAME_LEVELS);
+        assert_eq!(Prefixes::all(&"a".repeat(MAX_NAME_OCTETS)).count(), 1);
+        assert_eq!(Prefixes::all(&"a".repeat(MAX_NAME_OCTETS + 1)).count(), 0);
     }
 
     #[test]
     fn a_prefix_has_the_hash_of_the_name_it_is() {
-        for (prefix, hash) in Prefixes::of("a/b/cc/a") {
+        for (prefix, hash) in Prefixes::all("a/b/cc/a") {
             assert_eq!(hash, name_hash(prefix));
         }
         assert_ne!(name_hash("ab"), name_hash("a/b"));
+    }
+
+    #[test]
+    fn only_prefixes_as_deep_as_a_registered_name_are_looked_up() {
+        let mut depths = Depths::default();
+        let of = |depths: &Depths| {
+            Prefixes::of("a/b/c/d", depths).map(|(prefix, _)| prefix).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&depths), [""; 0]);
+        for name in ["x", "x/y/z", "p/q/r"] {
+            depths.add(name);
+        }
+        assert_eq!(of(&depths), ["a", "a/b/c"]);
+        depths.remove("x/y/z");
+        assert_eq!(of(&depths), ["a", "a/b/c"]);
+        depths.remove("p/q/r");
+        assert_eq!(of(&depths), ["a"]);
+        depths.add(&["a"; MAX_NAME_LEVELS].join("/"));
+        assert_eq!(of(&depths), ["a"]);
+        let hash = Prefixes::of("a/b/c/d", &depths).last().map(|(_, hash)| hash);
+        assert_eq!(hash, Some(name_hash("a")));
     }
 
     #[test]
