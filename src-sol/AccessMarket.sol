@@ -5,11 +5,13 @@ import {Payouts} from "./Payouts.sol";
 import {TopicRegistry} from "./TopicRegistry.sol";
 import {IAccessMarket} from "./interfaces/IAccessMarket.sol";
 import {IBrokerRegistry} from "./interfaces/IBrokerRegistry.sol";
+import {Grants} from "./libraries/Grants.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
 /// @title Topics and the access to them: one contract for all brokers of a chain.
 contract AccessMarket is TopicRegistry, Payouts {
+    using Grants for Grants.Grant;
     using SafeCast for uint256;
 
     /// @notice Longest note in octets.
@@ -21,15 +23,7 @@ contract AccessMarket is TopicRegistry, Payouts {
 
     uint256 private constant BASIS_POINTS = 10_000;
 
-    /// @dev One slot. The paid window [paidFrom, paidTo) and what was paid for it, see {refundOf}; all zero if nothing was.
-    struct Grant {
-        uint40 until;
-        uint40 paidFrom;
-        uint40 paidTo;
-        uint128 paidWei;
-    }
-
-    /// @dev Paid grants of a topic that have neither been revoked nor counted out, and the latest end of any paid window.
+    /// @dev Paid grants of a topic that have neither been revoked nor counted out, and the latest end of any paid time.
     struct Sold {
         uint64 open;
         uint64 latest;
@@ -45,8 +39,9 @@ contract AccessMarket is TopicRegistry, Payouts {
         uint256 publishFeeWei;
     }
 
-    mapping(bytes32 topicId => mapping(uint256 epoch => mapping(address wallet => mapping(Right right => Grant))))
-        private _grants;
+    mapping(
+        bytes32 topicId => mapping(uint256 epoch => mapping(address wallet => mapping(Right right => Grants.Grant)))
+    ) private _grants;
     mapping(bytes32 topicId => mapping(uint256 epoch => mapping(address wallet => bool))) private _blocked;
     mapping(bytes32 topicId => Sold) private _sold;
 
@@ -67,7 +62,7 @@ contract AccessMarket is TopicRegistry, Payouts {
         uint256 feeWei = _publishFee(topic.brokerId, right, until - Math.max(block.timestamp, current));
         if (msg.value < feeWei) revert WrongPayment(msg.value, feeWei);
 
-        _grants[topicId][topic.epoch][wallet][right].until = uint256(until).toUint40();
+        _grants[topicId][topic.epoch][wallet][right].extend(until);
         emit AccessGranted(
             topic.brokerId, topicId, wallet, right, topic.epoch, until, msg.sender, feeWei, purpose, note
         );
@@ -106,15 +101,14 @@ contract AccessMarket is TopicRegistry, Payouts {
     {
         Topic memory topic = _ownedOrManaged(topicId);
         _checkNote(purpose, note);
-        Grant storage held = _grants[topicId][topic.epoch][wallet][right];
-        uint64 was = held.until;
+        Grants.Grant storage held = _grants[topicId][topic.epoch][wallet][right];
+        uint64 was = held.head.until;
         if (was <= block.timestamp) revert NothingToRevoke(topicId, wallet, right);
-        uint256 refundWei = _unused(held);
+        uint256 refundWei = held.unused();
         if (msg.value < refundWei) revert RefundTooSmall(msg.value, refundWei);
 
-        if (held.paidTo != 0) --_sold[topicId].open;
-        // Now rather than zero: zero reads as "never granted". The paid window goes with it.
-        _grants[topicId][topic.epoch][wallet][right] = Grant(block.timestamp.toUint40(), 0, 0, 0);
+        if (held.head.paidTo != 0) --_sold[topicId].open;
+        held.end();
         emit AccessRevoked(
             topic.brokerId, topicId, wallet, right, topic.epoch, was, refundWei, msg.sender, purpose, note
         );
@@ -125,9 +119,10 @@ contract AccessMarket is TopicRegistry, Payouts {
     /// @inheritdoc IAccessMarket
     function settle(bytes32 topicId, address wallet, Right right) external {
         Topic memory topic = _registered(topicId);
-        Grant storage held = _grants[topicId][topic.epoch][wallet][right];
-        if (held.paidTo == 0 || block.timestamp < held.paidTo) revert NothingToSettle(topicId, wallet, right);
-        (held.paidFrom, held.paidTo, held.paidWei) = (0, 0, 0);
+        Grants.Grant storage held = _grants[topicId][topic.epoch][wallet][right];
+        uint256 paidTo = held.paidTo();
+        if (paidTo == 0 || block.timestamp < paidTo) revert NothingToSettle(topicId, wallet, right);
+        held.settle();
         --_sold[topicId].open;
     }
 
@@ -175,8 +170,7 @@ contract AccessMarket is TopicRegistry, Payouts {
     function refundOf(bytes32 topicId, address wallet, Right right) external view returns (uint256) {
         Topic memory topic = _topicOf(topicId);
         if (topic.owner == address(0)) return 0;
-        Grant storage held = _grants[topicId][topic.epoch][wallet][right];
-        return held.until > block.timestamp ? _unused(held) : 0;
+        return _grants[topicId][topic.epoch][wallet][right].unused();
     }
 
     /// @inheritdoc IAccessMarket
@@ -194,13 +188,13 @@ contract AccessMarket is TopicRegistry, Payouts {
         if (wallet == topic.owner) return true;
         if (_blocked[topicId][topic.epoch][wallet]) return false;
         if (offerOf(topicId, right).mode == OfferMode.Public) return true;
-        return block.timestamp < _grants[topicId][topic.epoch][wallet][right].until;
+        return block.timestamp < _grants[topicId][topic.epoch][wallet][right].head.until;
     }
 
     /// @inheritdoc IAccessMarket
     function grantedUntil(bytes32 topicId, address wallet, Right right) public view returns (uint64 until) {
         Topic memory topic = _topicOf(topicId);
-        return topic.owner == address(0) ? 0 : _grants[topicId][topic.epoch][wallet][right].until;
+        return topic.owner == address(0) ? 0 : _grants[topicId][topic.epoch][wallet][right].head.until;
     }
 
     /// @inheritdoc TopicRegistry
@@ -235,36 +229,21 @@ contract AccessMarket is TopicRegistry, Payouts {
         if (msg.value != costWei) revert WrongPayment(msg.value, costWei);
     }
 
-    /// @dev Extends the grant and, if a price was paid, its paid window.
+    /// @dev Extends the grant, from its end or from now.
     function _sell(Order calldata order, uint256 priceWei) private returns (uint64) {
-        Grant storage stored = _grants[order.topicId][order.epoch][order.wallet][order.right];
-        Grant memory held = stored;
-        uint256 from = Math.max(block.timestamp, held.until);
+        Grants.Grant storage held = _grants[order.topicId][order.epoch][order.wallet][order.right];
+        uint256 from = Math.max(block.timestamp, held.head.until);
         uint256 until = from + uint256(order.period) * order.periods;
         _checkEnd(until);
-        held.until = until.toUint40();
-        if (priceWei > 0) {
-            if (held.paidTo == 0) ++_sold[order.topicId].open;
-            if (block.timestamp < held.paidTo) {
-                held.paidWei = (_unused(held) + priceWei).toUint128();
-                held.paidFrom = Math.max(block.timestamp, held.paidFrom).toUint40();
-            } else {
-                held.paidWei = priceWei.toUint128();
-                held.paidFrom = from.toUint40();
-            }
-            held.paidTo = held.until;
-            Sold storage sold = _sold[order.topicId];
+        if (priceWei == 0) {
+            held.extend(until);
+        } else {
+            Sold memory sold = _sold[order.topicId];
+            if (held.sell(from, until, priceWei)) ++sold.open;
             if (until > sold.latest) sold.latest = until.toUint64();
+            _sold[order.topicId] = sold;
         }
-        _grants[order.topicId][order.epoch][order.wallet][order.right] = held;
-        return held.until;
-    }
-
-    /// @dev The part of the price paid that time has not used up, rounded down. Never more than was paid.
-    function _unused(Grant memory held) private view returns (uint256) {
-        if (block.timestamp >= held.paidTo) return 0;
-        uint256 left = held.paidTo - Math.max(block.timestamp, held.paidFrom);
-        return held.paidWei * left / (held.paidTo - held.paidFrom);
+        return until.toUint64();
     }
 
     function _pricedOffer(bytes32 topicId, Right right) private view returns (Offer memory offer) {

@@ -155,7 +155,7 @@ contract BuyTest is Fixture {
         weiPerDay = uint96(bound(weiPerDay, 0, 0.01 ether));
         periods = uint32(bound(periods, 1, 900));
         setFees(weiPerDay, basisPoints);
-        setOffer(PUBLISH, priced(priceWei));
+        reprice(PUBLISH, priced(priceWei));
         uint256 ownerHad = topicOwner.balance;
         uint256 cost = uint256(priceWei) * periods + uint256(weiPerDay) * periods;
         pay(cost, order(PUBLISH, periods));
@@ -169,7 +169,7 @@ contract BuyTest is Fixture {
         ITopicRegistry.Offer memory offer = priced(uint128(bound(priceWei, 0, 1 ether)) + 3);
         offer.period = uint32(bound(period, 1, 3650 days));
         periods = uint32(bound(periods, 1, YEARS_100 / offer.period));
-        setOffer(SUBSCRIBE, offer);
+        reprice(SUBSCRIBE, offer);
         IAccessMarket.Order memory wanted = order(SUBSCRIBE, periods);
         wanted.period = offer.period;
         uint256 cost = uint256(offer.priceWei) * periods;
@@ -308,7 +308,7 @@ contract BuyTest is Fixture {
         setFees(uint96(bound(weiPerDay, 0, 1 ether)), 0);
         ITopicRegistry.Offer memory offer = priced(uint128(bound(priceWei, 1, 1 ether)));
         offer.period = uint32(bound(period, 1, 3650 days));
-        setOffer(PUBLISH, offer);
+        reprice(PUBLISH, offer);
         periods = uint32(bound(periods, 1, YEARS_100 / offer.period));
         IAccessMarket.Order memory wanted = order(PUBLISH, periods);
         uint256 publishFeeWei;

@@ -97,6 +97,16 @@ abstract contract Fixture is Test {
         market.setOffer(topicId, right, offer);
     }
 
+    /// @dev For offers that may happen to be as they are, which {setOffer} would refuse.
+    function reprice(ITopicRegistry.Right right, ITopicRegistry.Offer memory offer) internal {
+        vm.startPrank(topicOwner);
+        if (market.offerOf(topicId, right).mode != ITopicRegistry.OfferMode.Closed) {
+            market.setOffer(topicId, right, closed());
+        }
+        market.setOffer(topicId, right, offer);
+        vm.stopPrank();
+    }
+
     /// @dev An order for `periods` as the offers stand in the fixture, for `buyer`, at any price.
     function order(ITopicRegistry.Right right, uint32 periods) internal view returns (IAccessMarket.Order memory) {
         return IAccessMarket.Order({

@@ -353,17 +353,62 @@ contract GrantTest is Fixture {
         revokeFrom(buyer, SUBSCRIBE);
     }
 
-    function test_PurchasesMerge() public {
+    function test_EachPriceIsRefundedForItsOwnTime() public {
         buy(2);
         vm.warp(START + 1 days);
         setOffer(SUBSCRIBE, priced(3 * PRICE));
         buy(2);
-        // One day at 1 and two at 3 are left: 7 over three days.
-        assertEq(refund(), 7 * PRICE);
+        assertEq(refund(), 7 * PRICE, "one day at 1 and two at 3");
         vm.warp(START + 2 days);
-        assertEq(refund(), uint256(7 * PRICE) * 2 / 3);
+        assertEq(refund(), 6 * PRICE);
+        vm.warp(START + 3 days);
+        assertEq(refund(), 3 * PRICE);
         vm.warp(START + 4 days - 1);
-        assertEq(refund(), uint256(7 * PRICE) / 3 days);
+        assertEq(refund(), uint256(3 * PRICE) / 1 days);
+        revokeFrom(buyer, SUBSCRIBE);
+        assertEq(refund(), 0);
+        assertEq(address(market).balance, 0);
+    }
+
+    /// @dev Time that was used stays paid, however cheap the time is that is bought after a cut in price.
+    function test_CheapTimeDoesNotStretchDearTime() public {
+        buy(30);
+        setOffer(SUBSCRIBE, priced(1));
+        buy(3000);
+        vm.warp(START + 30 days);
+        assertEq(refund(), 3000);
+    }
+
+    function test_SamePriceMakesOneWindow() public {
+        uint64 until = buy(1);
+        for (uint256 i = 1; i <= 20; ++i) {
+            vm.warp(START + i * 1 hours);
+            until = buy(1);
+        }
+        assertEq(until, START + 21 days);
+        assertEq(refund(), uint256(21 * PRICE) * (21 * 24 - 20) / (21 * 24));
+        setOffer(SUBSCRIBE, priced(2 * PRICE));
+        uint256 before = refund();
+        buy(1);
+        setOffer(SUBSCRIBE, priced(PRICE));
+        buy(1);
+        assertEq(refund(), before + 3 * PRICE);
+        vm.warp(START + 21 days);
+        assertEq(refund(), 3 * PRICE, "no average was taken on the way");
+    }
+
+    function test_NinthPriceMergesWithTheEighth() public {
+        for (uint128 i = 1; i <= 9; ++i) {
+            setOffer(SUBSCRIBE, priced(i * 86_400));
+            buy(1);
+        }
+        assertEq(refund(), 45 * 86_400);
+        vm.warp(START + 7 days);
+        assertEq(refund(), 17 * 86_400);
+        vm.warp(START + 8 days);
+        assertEq(refund(), uint256(17 * 86_400) / 2, "the average of the last two");
+        buy(1);
+        assertEq(refund(), uint256(17 * 86_400) / 2 + 9 * 86_400, "nothing is lost by merging while it runs");
     }
 
     function test_PurchaseAfterWindowStartsAnew() public {
@@ -400,7 +445,7 @@ contract GrantTest is Fixture {
     }
 
     function testFuzz_RefundOnlyShrinks(uint88 priceWei, uint32[6] memory times, uint256 what) public {
-        setOffer(SUBSCRIBE, priced(uint128(bound(priceWei, 1, type(uint72).max))));
+        reprice(SUBSCRIBE, priced(uint128(bound(priceWei, 1, type(uint72).max))));
         buy(uint32(bound(what, 1, 30)));
         uint256 last = refund();
         for (uint256 i = 0; i < times.length; ++i) {
@@ -423,7 +468,7 @@ contract GrantTest is Fixture {
         for (uint256 i = 0; i < prices.length; ++i) {
             ITopicRegistry.Offer memory offer = priced(uint128(prices[i]) + 1);
             offer.period = uint32(bound(periods[i], 1, 3650 days));
-            setOffer(PUBLISH, offer);
+            reprice(PUBLISH, offer);
             IAccessMarket.Order memory wanted = order(PUBLISH, 2);
             wanted.period = offer.period;
             uint256 before = market.refundOf(topicId, buyer, PUBLISH);

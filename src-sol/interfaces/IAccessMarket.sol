@@ -157,10 +157,10 @@ interface IAccessMarket {
         returns (uint64 until);
     function isBlocked(bytes32 topicId, address wallet) external view returns (bool);
     /// @notice What {revoke} has to pay back if mined in a block of this time. It only shrinks as time goes by.
-    /// @dev Each grant has one paid window [from, to) and what was paid for it. Rounded down:
-    /// `refund = paid * (to - max(now, from)) / (to - from)`. A purchase while a window runs (or is still to come) merges with it at
-    /// the average rate: `paid = refund now + price`, from `max(now, from)` to the new end. Only prices count: time that the owner
-    /// granted is not refunded, nor are publish fees, which the owner never had. It goes to the wallet, whoever paid.
+    /// @dev The sum over the windows [from, to) that were paid for, each `price * (to - max(now, from)) / (to - from)`, rounded down, 0
+    /// once over. A purchase that follows the last window without a gap at the same price extends it; any other opens a window of its
+    /// own, up to 8 that are not all over; from then on another price merges with the last window at their average. Time that the owner
+    /// granted is in no window and not refunded, nor are publish fees, which the owner never had. It goes to the wallet, whoever paid.
     function refundOf(bytes32 topicId, address wallet, ITopicRegistry.Right right) external view returns (uint256);
     /// @notice The decision of the chain, by the same rule as the gateways. A wallet that the broker banned: no. The owner: yes. A
     /// blocked wallet: no. Else a public offer or a grant valid now. Says nothing of the branch that {ITopicRegistry-Traits} shut it in.
