@@ -48,6 +48,21 @@ pub enum DeploymentError {
         /// Where it stopped making sense.
         source: serde_json::Error,
     },
+    /// The upper and lower case of an address says that it was mistyped (EIP-55).
+    #[error(
+        "deployment file {path}: `{field}` is {found}, whose checksum is wrong (these digits would be written {wanted}): a digit \
+         may be mistyped; take the file as the deploy script wrote it", path = .path.display()
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// What stands there.
+        found: String,
+        /// The same digits with their checksum.
+        wanted: Address,
+    },
     /// Two contracts at one address, or one at zero.
     #[error(
         "deployment file {path}: `{field}` is {address}, which is zero or the address of another contract: deploy again, \
@@ -67,7 +82,7 @@ impl Deployment {
     /// Reads a deployment file.
     ///
     /// # Errors
-    /// [`DeploymentError`] if it cannot be read, is no such file, or names an address twice.
+    /// [`DeploymentError`] if it cannot be read, is no such file, or has an address with a wrong checksum or twice.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, DeploymentError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
@@ -75,6 +90,15 @@ impl Deployment {
         let deployment: Self = serde_json::from_str(&text)
             .map_err(|source| DeploymentError::Malformed { path: path.into(), source })?;
         let addresses = deployment.addresses();
+        let written: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|source| DeploymentError::Malformed { path: path.into(), source })?;
+        for (field, address) in addresses {
+            let found = written[field].as_str().unwrap_or_default();
+            if is_mixed_case(found) && Address::parse_checksummed(found, None).is_err() {
+                let (path, found) = (path.into(), found.to_owned());
+                return Err(DeploymentError::Checksum { path, field, found, wanted: address });
+            }
+        }
         for (at, (field, address)) in addresses.iter().enumerate() {
             if address.is_zero() || addresses[..at].iter().any(|(_, earlier)| earlier == address) {
                 return Err(DeploymentError::WrongAddress {
@@ -96,6 +120,13 @@ impl Deployment {
             ("auditLog", self.audit_log),
         ]
     }
+}
+
+/// Only an address in both cases carries a checksum.
+fn is_mixed_case(address: &str) -> bool {
+    let digits = address.strip_prefix("0x").unwrap_or(address);
+    digits.contains(|c: char| c.is_ascii_lowercase())
+        && digits.contains(|c: char| c.is_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -140,6 +171,22 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn an_address_in_both_cases_must_have_its_checksum_and_one_in_one_case_has_none() {
+        let good = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+        let bad = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD";
+        for right in [good, &good.to_lowercase(), &good.to_uppercase().replace("0X", "0x")] {
+            let (_dir, path) = written(&text(right));
+            assert!(Deployment::read(path).is_ok(), "{right}");
+        }
+        let (_dir, path) = written(&text(bad));
+        let error = Deployment::read(path).unwrap_err();
+        assert!(
+            matches!(&error, DeploymentError::Checksum { field: "auditLog", found, .. } if found == bad),
+            "{error}"
+        );
     }
 
     #[test]

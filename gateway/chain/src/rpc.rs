@@ -104,8 +104,9 @@ impl RpcError {
 #[derive(Debug, Default)]
 pub(crate) struct RequestCounts([AtomicU64; METHODS.len() + 1]);
 
-const METHODS: [&str; 15] = [
+const METHODS: [&str; 16] = [
     "eth_chainId",
+    "eth_blockNumber",
     "eth_getBlockByNumber",
     "eth_getBlockByHash",
     "eth_getLogs",

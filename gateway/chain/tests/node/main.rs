@@ -6,6 +6,7 @@
 mod away;
 mod follow;
 mod history;
+mod lie;
 mod refuse;
 mod reorganise;
 mod site;

@@ -213,7 +213,8 @@ async fn a_replacement_never_costs_more_than_the_limit() {
     // The first takes up to twice the base fee; a sixteenth above that leaves no room for an eighth.
     let block = site.ask("eth_getBlockByNumber", json!(["latest", false])).await;
     let base = u128::from_str_radix(&block["baseFeePerGas"].as_str().unwrap()[2..], 16).unwrap();
-    config.max_fee_wei = base + base / 16;
+    let limit = base + base / 16;
+    config.max_fee_wei = limit;
     site.ask("evm_setAutomine", json!([false])).await;
     let end = site.soon().await;
     let submitting = Submitting::start(config, gateway());
@@ -224,6 +225,9 @@ async fn a_replacement_never_costs_more_than_the_limit() {
     site.mine(1).await;
     submitting.drained().await;
     assert_eq!((banned(&site).await, health.alarm()), (vec![1], None));
+    let block = site.ask("eth_getBlockByNumber", json!(["latest", true])).await;
+    let paid = block["transactions"][0]["maxFeePerGas"].as_str().unwrap();
+    assert_eq!(paid, format!("{limit:#x}"));
 }
 
 #[tokio::test]
@@ -259,6 +263,12 @@ async fn a_transaction_whose_block_is_orphaned_gets_on_chain_again_and_once() {
     let submitting = Submitting::start(config, gateway());
     submitting.handle.submit(Intent::Bans(vec![ban(1, end)])).await.unwrap();
     while banned(&site).await.is_empty() {}
+    // It has seen its receipt, more than once, and is not content.
+    let health = submitting.handle.health();
+    let looks = || health.requests().find(|(method, _)| *method == "eth_blockNumber").unwrap().1;
+    let before = looks();
+    until("looks at the head", || looks() > before + 2).await;
+    assert_eq!((health.confirmed(), health.queued_bans()), (0, 1));
     site.reorganise(1).await;
     assert!(banned(&site).await.is_empty());
     let deadline = std::time::Instant::now() + PATIENCE;
