@@ -103,9 +103,8 @@ pub async fn history(
     let (mut next, mut span) = (from, FIRST_SPAN);
     while next <= to {
         let end = to.min(next.saturating_add(span - 1));
-        let answers: Result<Vec<Vec<Log>>, RpcError> = stream::iter(&filters)
-            .map(|filter| {
-                let mut filter = filter.clone();
+        let answers: Result<Vec<Vec<Log>>, RpcError> = stream::iter(filters.clone())
+            .map(|mut filter| {
                 filter["fromBlock"] = json!(format!("{next:#x}"));
                 filter["toBlock"] = json!(format!("{end:#x}"));
                 rpc.call("eth_getLogs", json!([filter]))

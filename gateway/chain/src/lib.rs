@@ -34,3 +34,25 @@ pub use submitter::{
 };
 pub use transact::{Done, TransactError};
 pub use wallet::{Wallet, WalletError};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn may_run_as_a_task<T: Send>(_: &T) {}
+
+    #[test]
+    fn everything_that_waits_may_run_as_a_task() {
+        // Compiled rather than run.
+        let _ = |wallet: Wallet, rpc: Rpc, deployment: Deployment, query: history::Query| {
+            may_run_as_a_task(&history::history(&rpc, &deployment, &query));
+            may_run_as_a_task(&wallet.create_broker(flytrap_policy::NamingPolicy::Open, ""));
+            may_run_as_a_task(&wallet.ban(query.broker_id, &[]));
+        };
+        let _ = |submitter: Submitter, follower: Follower, handle: SubmitterHandle| {
+            may_run_as_a_task(&submitter.run(tokio_util::sync::CancellationToken::new()));
+            may_run_as_a_task(&follower.run(tokio_util::sync::CancellationToken::new()));
+            may_run_as_a_task(&handle.submit(Intent::Bans(Vec::new())));
+        };
+    }
+}

@@ -94,6 +94,14 @@ impl RpcError {
         }
     }
 
+    /// Does the node's refusal contain one of these words? Every node program spells them in its own way, so spaces and upper case
+    /// are left out of the comparison.
+    pub(crate) fn says(&self, words: &[&str]) -> bool {
+        let Self::Refused { message, .. } = self else { return false };
+        let message = message.replace(' ', "").to_lowercase();
+        words.iter().any(|word| message.contains(word))
+    }
+
     /// May asking for less help?
     pub(crate) const fn may_be_too_much(&self) -> bool {
         matches!(self, Self::Timeout { .. } | Self::Refused { .. } | Self::Unusable { .. })
@@ -460,6 +468,23 @@ mod tests {
     fn a_node_is_shown_without_the_access_key_in_its_url() {
         let url = Url::parse("https://user:secret@node.example/v3/0123456789abcdef?k=1").unwrap();
         assert_eq!(shown(&url), "https://node.example:443");
+    }
+
+    #[test]
+    fn refusals_are_recognised_as_each_node_program_spells_them() {
+        let refused = |message: &str| RpcError::Refused {
+            node: "n".to_owned(),
+            method: "eth_sendRawTransaction",
+            code: -32_000,
+            message: message.to_owned(),
+            data: None,
+        };
+        for known in ["already known", "AlreadyKnown", "Known transaction"] {
+            assert!(refused(known).says(&["alreadyknown", "knowntransaction"]), "{known}");
+        }
+        assert!(!refused("insufficient funds").says(&["alreadyknown"]));
+        assert!(refused("execution reverted").reverted().is_some());
+        assert!(refused("insufficient funds").reverted().is_none());
     }
 
     #[test]

@@ -237,9 +237,7 @@ pub(crate) fn sign(
 pub(crate) async fn send(rpc: &Rpc, raw: &Bytes) -> Result<(), RpcError> {
     match rpc.call::<B256>("eth_sendRawTransaction", json!([raw])).await {
         Ok(_) => Ok(()),
-        Err(RpcError::Refused { message, .. })
-            if message.contains("already known") || message.contains("already imported") =>
-        {
+        Err(error) if error.says(&["alreadyknown", "knowntransaction", "alreadyimported"]) => {
             Ok(())
         }
         Err(other) => Err(other),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use alloy::{
-    primitives::{U64, U256},
+    primitives::{B256, U64, U256},
     sol_types::SolCall,
 };
 use serde_json::json;
@@ -46,6 +46,8 @@ pub struct Submitter {
     handle: SubmitterHandle,
     /// When the last transaction took off.
     last: Option<Instant>,
+    /// The newest attempt of the transaction under way, and since when it has waited for a block.
+    aloft: Option<(B256, Instant)>,
     /// Intents that the next transaction carries at most: one, after several together were refused.
     most: usize,
 }
@@ -70,7 +72,15 @@ impl Submitter {
         let handle =
             SubmitterHandle { queue: Arc::new(StdMutex::new(queue)), wake: Arc::default(), health };
         Ok((
-            Self { config, key, rpc, handle: handle.clone(), last: None, most: usize::MAX },
+            Self {
+                config,
+                key,
+                rpc,
+                handle: handle.clone(),
+                last: None,
+                aloft: None,
+                most: usize::MAX,
+            },
             handle,
         ))
     }
@@ -86,6 +96,7 @@ impl Submitter {
             match self.step().await {
                 Ok(Step::Idle) => {
                     failures = 0;
+                    self.handle.health.set_alarm(None);
                     self.handle.wake.notified().await;
                 }
                 Ok(Step::Wait(pause)) => {
@@ -219,7 +230,6 @@ impl Submitter {
     /// Looks after the transaction under way until it has landed, failed, or must be given up.
     async fn fly(&mut self, mut flight: Flight) -> Result<Step, Hitch> {
         let mut handed_in: Option<Instant> = None;
-        let mut dearer_at = Instant::now() + self.config.replace_after;
         let mut missing = 0;
         loop {
             let mut mined = None;
@@ -245,15 +255,14 @@ impl Submitter {
                 }
             } else {
                 missing = 0;
-                if Instant::now() >= dearer_at {
-                    dearer_at = Instant::now() + self.config.replace_after;
-                    if let Some(dearer) = self.dearer(&flight).await? {
-                        flight.attempts.push(dearer);
-                        let kept = flight.clone();
-                        self.with(move |queue| queue.take_off(kept)).await?;
-                        self.handle.health.replaced.fetch_add(1, Relaxed);
-                        handed_in = None;
-                    }
+                if self.has_waited_long(&flight)
+                    && let Some(dearer) = self.dearer(&flight).await?
+                {
+                    flight.attempts.push(dearer);
+                    let kept = flight.clone();
+                    self.with(move |queue| queue.take_off(kept)).await?;
+                    self.handle.health.replaced.fetch_add(1, Relaxed);
+                    handed_in = None;
                 }
                 if handed_in.is_none_or(|at| at.elapsed() >= RESEND) {
                     // Also what was handed in before: a node may have dropped it.
@@ -262,6 +271,25 @@ impl Submitter {
                 }
             }
             sleep(self.look()).await;
+        }
+    }
+
+    /// Has the newest attempt been on its way for so long that it should pay more? Asked again only after as long again. Kept
+    /// outside the flight's own loop: a node that fails now and then must not put it off for ever.
+    fn has_waited_long(&mut self, flight: &Flight) -> bool {
+        let Some(newest) = flight.attempts.last().map(|attempt| attempt.hash) else { return false };
+        match &mut self.aloft {
+            Some((hash, since)) if *hash == newest => {
+                let long = since.elapsed() >= self.config.replace_after;
+                if long {
+                    *since = Instant::now();
+                }
+                long
+            }
+            aloft => {
+                *aloft = Some((newest, Instant::now()));
+                false
+            }
         }
     }
 
@@ -274,11 +302,7 @@ impl Submitter {
         match transact::send(&self.rpc, &newest.raw).await {
             Ok(()) => Ok(()),
             // Mined in this moment, or an equal one is waiting already: the next look tells.
-            Err(RpcError::Refused { message, .. })
-                if message.contains("nonce too low") || message.contains("underpriced") =>
-            {
-                Ok(())
-            }
+            Err(error) if error.says(&["noncetoolow", "oldnonce", "underpriced"]) => Ok(()),
             Err(other) => Err(other.into()),
         }
     }
