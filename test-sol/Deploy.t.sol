@@ -2,6 +2,9 @@
 pragma solidity 0.8.30;
 
 import {Deploy} from "../script/Deploy.s.sol";
+import {AccessMarket} from "../src-sol/AccessMarket.sol";
+import {IBrokerRegistry} from "../src-sol/interfaces/IBrokerRegistry.sol";
+import {ITopicRegistry} from "../src-sol/interfaces/ITopicRegistry.sol";
 import {Test} from "forge-std/Test.sol";
 
 contract DeployTest is Test {
@@ -18,6 +21,11 @@ contract DeployTest is Test {
         assertEq(address(deployed.topicRegistry.brokerRegistry()), address(deployed.brokerRegistry));
         assertEq(address(deployed.auditLog.brokerRegistry()), address(deployed.brokerRegistry));
         assertNotEq(deployed.deviceRegistry.consentDigest(address(1)), 0);
+    }
+
+    function test_RevertWhen_RegistryIsZero() public {
+        vm.expectRevert(ITopicRegistry.ZeroAddress.selector);
+        new AccessMarket(IBrokerRegistry(address(0)));
     }
 
     function test_SizesBelowTheLimit() public {

@@ -353,6 +353,19 @@ contract GrantTest is Fixture {
         revokeFrom(buyer, SUBSCRIBE);
     }
 
+    function test_GrantedTimeBetweenWindows() public {
+        uint64 until = buy(1);
+        grantFree(buyer, SUBSCRIBE, until + 4 days);
+        buy(1);
+        assertEq(refund(), 2 * PRICE);
+        vm.warp(until);
+        assertEq(refund(), PRICE);
+        vm.warp(until + 4 days);
+        assertEq(refund(), PRICE, "the four days in between are nobody's");
+        vm.warp(until + 4 days + 6 hours);
+        assertEq(refund(), uint256(PRICE) * 3 / 4);
+    }
+
     function test_EachPriceIsRefundedForItsOwnTime() public {
         buy(2);
         vm.warp(START + 1 days);

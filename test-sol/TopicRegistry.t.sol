@@ -504,6 +504,17 @@ contract TopicRegistryTest is Fixture {
         remove(topicId);
     }
 
+    function test_PaidGrantCountsOnce() public {
+        uint64 until = buy(1);
+        buy(1);
+        setOffer(SUBSCRIBE, priced(2 * PRICE));
+        buy(1);
+        vm.warp(until + 5 days);
+        buy(1);
+        revokeFrom(buyer, SUBSCRIBE);
+        remove(topicId);
+    }
+
     function test_DeleteAfterPaidGrantEnded() public {
         uint64 until = buy(2);
         // Time that the owner granted on top does not make the paid time longer.
