@@ -217,7 +217,7 @@ impl HaProxy {
         fs::write(
             &config,
             format!(
-                "global\n  maxconn 10000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  \
+                "global\n  maxconn 1000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  \
                  timeout server 1h\nlisten mqtt\n  bind {address}\n  server sink {broker}\n"
             ),
         )?;
