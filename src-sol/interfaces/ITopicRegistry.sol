@@ -34,7 +34,8 @@ interface ITopicRegistry {
     /// @notice What holds for a topic whoever acts.
     /// @param retain May messages be retained.
     /// @param sensitive Personal data: every access is recorded.
-    /// @param ownBranch A key may use `<topic>/<its lower-case address>` and what is below, nothing else.
+    /// @param ownBranch A key may use `<topic>/<its lower-case address>` and what is below, nothing else; only the owner's own wallet key
+    /// may use all of it.
     struct Traits {
         bool retain;
         bool sensitive;

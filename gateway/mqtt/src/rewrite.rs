@@ -7,7 +7,7 @@ use crate::encode::{PropertyWriter, packet, put_binary, put_text};
 use crate::frame::put_variable_byte_integer;
 use crate::{
     ConnAck, Connect, Properties, Property, Publish, SubAck, Subscribe, UnsubAck, Unsubscribe,
-    Version, kind,
+    Version, Will, kind,
 };
 
 /// What the CONNECT says to the broker, where it differs from what the client said.
@@ -26,6 +26,9 @@ pub struct ConnectChange<'a> {
     pub remove_user_properties: &'a [&'a str],
     /// Whether the will is left out.
     pub remove_will: bool,
+    /// Whether the will's delay is left out: whoever must be asked at the moment when the will fires
+    /// cannot let the broker wait on its own.
+    pub remove_will_delay: bool,
     /// The longest keep alive in seconds; also replaces 0, which is none at all.
     pub keep_alive_cap: Option<NonZeroU16>,
     /// The longest session expiry in seconds. Without effect before MQTT 5, which has no such field.
@@ -43,6 +46,7 @@ impl<'a> ConnectChange<'a> {
             remove_authentication: true,
             remove_user_properties: &[],
             remove_will: false,
+            remove_will_delay: false,
             keep_alive_cap: None,
             session_expiry_cap: None,
         }
@@ -76,7 +80,11 @@ pub fn rewrite_connect(connect: &Connect<'_>, change: &ConnectChange<'_>, out: &
         }
         put_text(change.client_id, out);
         if let Some(will) = will {
-            out.extend_from_slice(will.octets);
+            if change.remove_will_delay && will.delay != 0 {
+                will_without_delay(&will, out);
+            } else {
+                out.extend_from_slice(will.octets);
+            }
         }
         if let Some(user_name) = changed.user_name {
             put_text(user_name, out);
@@ -85,6 +93,18 @@ pub fn rewrite_connect(connect: &Connect<'_>, change: &ConnectChange<'_>, out: &
             put_binary(password, out);
         }
     });
+}
+
+fn will_without_delay(will: &Will<'_>, out: &mut Vec<u8>) {
+    PropertyWriter::write(out, |out| {
+        for (property, octets) in will.properties.with_octets() {
+            if !matches!(property, Property::WillDelayInterval(_)) {
+                out.extend_from_slice(octets);
+            }
+        }
+    });
+    put_text(will.topic, out);
+    put_binary(will.payload, out);
 }
 
 fn connect_properties(connect: &Connect<'_>, change: &ConnectChange<'_>, out: &mut Vec<u8>) {

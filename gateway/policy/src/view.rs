@@ -193,14 +193,18 @@ impl View {
             });
         }
         let standing = self.standing(who, now)?;
+        // Of a shared subscription each message goes to one member: what is withheld from one who may not read it is lost to those who
+        // may. So nobody joins a group that delivers more than they may read, not even where others' filters are narrowed.
+        let options = match filter.share_group() {
+            Some(_) => Options { wildcards: Wildcards::Covered, ..self.options },
+            None => self.options,
+        };
         let judge = |registry: &'_ Registry| {
-            registry.judge_filter(who, filter.inner(), now, self.options).map(|verdict| {
-                FilterPermit {
-                    reach: verdict.reach,
-                    topic_id: verdict.topic.map(|topic| topic.id),
-                    until: verdict.until.min(standing),
-                    height: self.height,
-                }
+            registry.judge_filter(who, filter.inner(), now, options).map(|verdict| FilterPermit {
+                reach: verdict.reach,
+                topic_id: verdict.topic.map(|topic| topic.id),
+                until: verdict.until.min(standing),
+                height: self.height,
             })
         };
         let mut permit = judge(&self.head)?;

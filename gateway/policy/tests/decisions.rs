@@ -353,6 +353,9 @@ fn wildcards_over_more_than_exact_grants_are_refused_or_narrowed() {
     for filter in ["#", "+", "+/+", "+/x", "secret/+", "secret/#"] {
         assert_eq!(reach(&view, wallet(1), filter), Ok(Reach::Narrowed), "{filter}");
         assert_eq!(reach(&view, wallet(2), filter), Err(Denial::Ungoverned), "{filter}");
+        // What a member may not read would be lost to the others of the group.
+        let shared = format!("$share/g/{filter}");
+        assert_eq!(reach(&view, wallet(1), &shared), Err(Denial::Ungoverned), "{shared}");
     }
     assert_eq!(reach(&view, wallet(1), "/#"), Err(Denial::Ungoverned));
     assert_eq!(reach(&view, wallet(1), "+/y/z"), Ok(Reach::Narrowed));
@@ -494,8 +497,13 @@ fn on_an_own_branch_topic_each_key_is_shut_in_its_branch() {
             assert_eq!(filter(wide), Err(other.clone()), "{wide}");
         }
     }
-    // The trait holds whoever acts.
-    assert_eq!(may(&view, wallet(OWNER), PUBLISH, "f/x"), Err(other));
+    // The owner's own key reads and writes the whole fleet, the owner's device keys do not.
+    assert_eq!(may(&view, wallet(OWNER), PUBLISH, "f/x"), Ok(Basis::Owner));
+    assert!(view.authorize_filter(&own(wallet(OWNER)), "f/#", view.time).is_ok());
+    broker.device(wallet(OWNER), wallet(77), FOR_EVER);
+    let owners_device = principal(wallet(OWNER), wallet(77));
+    let denied = broker.view().authorize(&owners_device, PUBLISH, "f/x", view.time).map(|_| ());
+    assert_eq!(denied, Err(other));
     broker.options.wildcards = Wildcards::Narrow;
     let view = broker.view();
     assert_eq!(reach(&view, fleet, "f/+"), Ok(Reach::Narrowed));

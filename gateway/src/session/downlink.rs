@@ -9,7 +9,8 @@ use flytrap_mqtt::{
 use flytrap_policy::{Action, AlertKind, Denial};
 
 use super::lane::Lane;
-use super::machine::{End, Machine};
+use super::leases::lease_short;
+use super::machine::{End, FORWARDED, Machine};
 
 /// A topic alias that was never set, or past what the client takes.
 const UNKNOWN_ALIAS: Malformed = Malformed::PropertyValue { id: property::id::TOPIC_ALIAS };
@@ -24,7 +25,7 @@ impl Machine {
     ) -> (usize, Result<(), End>) {
         let mut taken = 0;
         loop {
-            let next = match frame(&octets[taken..], self.terms.max_packet_octets) {
+            let next = match frame(&octets[taken..], self.broker_limit()) {
                 Ok(Some(next)) => next,
                 Ok(None) => return (taken, Ok(())),
                 Err(fault) => return (taken, Err(End::BrokerFault(fault))),
@@ -64,7 +65,7 @@ impl Machine {
                 let publish = raw.check().map_err(End::BrokerFault)?;
                 match self.view.authorize(&self.principal, Action::Deliver, publish.topic, now) {
                     Ok(permit) => {
-                        lease.keep(&permit, version, raw.topic());
+                        lease_short(lease, &permit, version, raw.topic());
                         permit
                     }
                     Err(denial) => {
@@ -214,32 +215,33 @@ impl Machine {
         let Some(asked) = found.and_then(|at| self.asked.remove(at)) else {
             return Err(End::BrokerFault(Malformed::PacketId));
         };
-        let forwarded = asked.filters.iter().filter(|(_, code)| code.is_none()).count();
-        if suback.codes.len() != forwarded {
+        self.asked_codes -= asked.codes.len();
+        let octets: usize = asked.forwarded.iter().map(|filter| filter.len()).sum();
+        self.filter_octets = self.filter_octets.saturating_sub(octets);
+        if suback.codes.len() != asked.forwarded.len() {
             return Err(End::BrokerFault(Malformed::PacketId));
         }
-        if forwarded == asked.filters.len() {
+        if asked.forwarded.len() == asked.codes.len() {
             to_client.forward(at);
         } else {
             let mut granted = suback.codes.iter().copied();
-            let codes =
-                asked.filters.iter().filter_map(|(_, code)| code.or_else(|| granted.next()));
+            let codes = asked
+                .codes
+                .iter()
+                .filter_map(|code| if *code == FORWARDED { granted.next() } else { Some(*code) });
             rewrite_suback(suback, codes, to_client.buffer());
         }
-        let mut codes = suback.codes.iter();
         let mut gone = Vec::new();
-        for (filter, _) in asked.filters.into_iter().filter(|(_, code)| code.is_none()) {
-            if codes.next().is_none_or(|code| *code >= 0x80) {
+        for (filter, code) in asked.forwarded.into_iter().zip(suback.codes) {
+            if *code >= 0x80 {
                 continue;
             }
             // Between the question and the answer the right may have ended.
             match self.view.authorize_filter(&self.principal, &filter, self.clock.now) {
-                Ok(permit) => {
-                    self.hold(filter, permit.until());
-                }
+                Ok(permit) => self.hold(filter, permit.until()),
                 Err(denial) => {
                     self.note(AlertKind::SessionEnded, &denial);
-                    self.subscriptions.remove(&filter);
+                    self.forget(&filter);
                     gone.push(filter);
                 }
             }

@@ -44,6 +44,8 @@ enum Refused {
     Method { version: Version },
     #[error("proof refused: {refusal}")]
     Proof { version: Version, refusal: Refusal },
+    #[error("its origin was banned meanwhile")]
+    Banned { version: Version },
     #[error("a bearer secret on a listener without TLS")]
     Plain { version: Version },
     #[error("{denial}")]
@@ -71,6 +73,7 @@ impl Refused {
             Self::Proof { version, .. } => {
                 Some((*version, reason::BAD_USER_NAME_OR_PASSWORD, None))
             }
+            Self::Banned { version } => Some((*version, reason::BANNED, None)),
             Self::Plain { version } => Some((
                 *version,
                 reason::NOT_AUTHORIZED,
@@ -90,6 +93,9 @@ impl Refused {
             Self::ByBroker { connack, .. } => return connack.clone(),
         };
         if let Some((version, code, sentence)) = told {
+            // What is wrong with the packet itself comes in the numbers of its version already.
+            let is_translated = version.is_v5() || matches!(self, Self::Malformed(_));
+            let code = if is_translated { code } else { reason::v3_connack(code) };
             encode::connack_refused(version, code, sentence.as_deref(), &mut out);
         }
         out
@@ -175,6 +181,8 @@ async fn negotiate(
     shared.metrics.dialled("ok");
     let (wallet, mut towards) = (format!("{:#x}", principal.wallet), Vec::new());
     let mut change = ConnectChange::new(&client_id);
+    // The broker would not ask whether the will may still fire when the delay is over.
+    change.remove_will_delay = true;
     match shared.upstream.credentials() {
         BrokerCredentials::None => {}
         BrokerCredentials::Fixed { user_name, password } => {
@@ -268,7 +276,7 @@ fn prove(
     }
     // Of many connections of one origin at once only as many proofs are looked at as it has failures left.
     if !shared.door.may_try(peer) {
-        return Err(Refused::NoConnect("its origin was banned meanwhile"));
+        return Err(Refused::Banned { version });
     }
     let claim = Claim { client_id: connect.client_id, user_name, password };
     let longest = shared.config.limits.longest_token_life.as_secs();

@@ -1,6 +1,6 @@
 //! The permits that one direction of a session used last.
 
-use flytrap_policy::Lease;
+use flytrap_policy::{Lease, Permit};
 
 /// A few leases, found by the end of the topic name, so that a session that speaks of several topics in turn asks the registry
 /// about each of them once per change of the mirror and not once per message.
@@ -26,5 +26,15 @@ impl Leases {
         };
         let hash = end.wrapping_mul(0x9E37_79B1) >> 28;
         &mut self.slots[hash as usize]
+    }
+}
+
+/// Octets of the longest name that is leased: a longer one is judged each time, so that leases stay small.
+const LONGEST_LEASED: usize = 256;
+
+/// Remembers a permit, unless the name is too long to be kept.
+pub(crate) fn lease_short(lease: &mut Lease, permit: &Permit, version: u64, name: &[u8]) {
+    if name.len() <= LONGEST_LEASED {
+        lease.keep(permit, version, name);
     }
 }

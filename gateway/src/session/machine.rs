@@ -60,6 +60,9 @@ pub enum End {
     /// The client went past a bound of the gateway; the sentence says which.
     #[error("excess of the client: {0}")]
     ClientExcess(&'static str),
+    /// The broker takes nothing any more.
+    #[error("the broker took nothing for too long")]
+    BrokerStalled,
     /// The broker sent what no broker may.
     #[error("protocol fault of the broker: {0}")]
     BrokerFault(Malformed),
@@ -99,11 +102,26 @@ struct Will {
     retain: bool,
 }
 
-/// What was asked in one SUBSCRIBE: for each filter the code of a refusal, or none if the broker was asked.
+/// Octets of filters, live and asked for, that one session may hold.
+pub(super) const MOST_FILTER_OCTETS: usize = 512 * 1024;
+/// Filters in SUBSCRIBE packets that the broker has yet to answer, refused ones included.
+pub(super) const MOST_ASKED: usize = 65_536;
+/// Octets of filters in one UNSUBSCRIBE of the gateway's own.
+const UNSUBSCRIBE_OCTETS: usize = 16 * 1024;
+/// What a broker's packet may be larger than a client's: topic aliases spelt out, subscription identifiers, the properties of another version.
+const BROKER_SLACK: usize = 128 * 1024;
+
+/// What was asked in one SUBSCRIBE. Refused filters leave a code and no name, so that nobody fills the memory with what they may not have.
 pub(super) struct Asked {
     pub(super) id: NonZeroU16,
-    pub(super) filters: Vec<(Box<str>, Option<u8>)>,
+    /// For each filter of the client, in order, the code of its refusal or [`FORWARDED`].
+    pub(super) codes: Vec<u8>,
+    /// The filters that the broker was asked for, in order.
+    pub(super) forwarded: Vec<Box<str>>,
 }
+
+/// Stands in [`Asked::codes`] for what the broker will say.
+pub(super) const FORWARDED: u8 = 0x7F;
 
 /// One authenticated session between a client and the broker.
 pub struct Machine {
@@ -133,6 +151,9 @@ pub struct Machine {
     /// Live filters and when the right to each ends at the latest.
     pub(super) subscriptions: HashMap<Box<str>, u64>,
     pub(super) asked: VecDeque<Asked>,
+    /// Codes in `asked`, and octets of all filters held; both bounded.
+    pub(super) asked_codes: usize,
+    pub(super) filter_octets: usize,
     /// UNSUBSCRIBE packets that the broker has yet to answer, oldest first; `true`: the gateway's own.
     pub(super) unsubscribes: VecDeque<(NonZeroU16, bool)>,
     next_own_id: NonZeroU16,
@@ -145,8 +166,12 @@ pub struct Machine {
     pub(super) client_pings: u32,
     /// A PINGREQ of the gateway's own waits behind this many of the client's.
     pub(super) own_ping: Option<u32>,
-    standing_until: u64,
+    /// The first second in which something that the session stands on may have ended by itself: its principal's standing, the right to a
+    /// filter, the right to the will.
+    rights_until: u64,
     rearm: bool,
+    /// Whether a session survives the connection at the broker, by the client's wish and the broker's word.
+    expires_at_once: bool,
 
     notes: Vec<Note>,
     /// What was forwarded and refused since the driver last took it.
@@ -181,8 +206,9 @@ impl Machine {
             broker_alias_maximum: connack.topic_alias_maximum,
             client_alias_maximum: connect.topic_alias_maximum,
             // A time that has passed, so that the first `follow` looks at everything.
-            standing_until: 0,
+            rights_until: 0,
             rearm: false,
+            expires_at_once: connack.session_expiry.unwrap_or(connect.session_expiry) == 0,
             principal,
             view,
             clock,
@@ -195,6 +221,8 @@ impl Machine {
             withheld: PacketIds::default(),
             subscriptions: HashMap::new(),
             asked: VecDeque::new(),
+            asked_codes: 0,
+            filter_octets: 0,
             unsubscribes: VecDeque::new(),
             next_own_id: NonZeroU16::MAX,
             has_published: false,
@@ -244,28 +272,43 @@ impl Machine {
     /// Filters whose right ended are taken back at the broker, so that a shared group loses nothing to a member who may not read.
     ///
     /// # Errors
-    /// [`End::Denied`] if the principal lost its standing, or if the last thing that the session was there for is gone: a session
+    /// [`End::Denied`] if the principal lost its standing or the right to its will, or if the last thing that the session was there for is gone: a session
     /// that still has other subscriptions, or has published, goes on without a word, for MQTT knows no way to tell it.
     pub fn follow(&mut self, view: Arc<View>, to_broker: &mut Lane<'_>) -> Result<(), End> {
         let moved = view.version != self.view.version;
         self.view = view;
-        if !moved && self.clock.now < self.rights_until() {
+        if !moved && !self.rights_are_due() {
             return Ok(());
         }
-        self.standing_until =
-            self.view.standing(&self.principal, self.clock.now).map_err(End::Denied)?;
-
+        let now = self.clock.now;
+        let mut until = self.view.standing(&self.principal, now).map_err(End::Denied)?;
+        if let Some(will) = &self.will {
+            // The broker fires a will on its own in too many cases to be asked each time: a takeover, a fault, the end of this process.
+            // So a session whose will may not fire any more ends, and takes its will back with an ordinary DISCONNECT.
+            let action = Action::Publish { retain: will.retain };
+            match self.view.authorize(&self.principal, action, &will.topic, now) {
+                Ok(permit) => until = until.min(permit.until()),
+                Err(denial) => {
+                    self.note(AlertKind::WillRefused, &denial);
+                    return Err(End::Denied(denial));
+                }
+            }
+        }
         let mut gone: Vec<(Box<str>, Denial)> = Vec::new();
-        for (filter, until) in &mut self.subscriptions {
-            match self.view.authorize_filter(&self.principal, filter, self.clock.now) {
-                Ok(permit) => *until = permit.until(),
+        for (filter, ends) in &mut self.subscriptions {
+            match self.view.authorize_filter(&self.principal, filter, now) {
+                Ok(permit) => {
+                    *ends = permit.until();
+                    until = until.min(*ends);
+                }
                 Err(denial) => gone.push((filter.clone(), denial)),
             }
         }
+        self.rights_until = until;
         let Some((_, denial)) = gone.first() else { return Ok(()) };
         let denial = denial.clone();
         for (filter, denial) in &gone {
-            self.subscriptions.remove(filter);
+            self.forget(filter);
             self.note(AlertKind::SessionEnded, denial);
         }
         self.take_back(gone.into_iter().map(|(filter, _)| filter), to_broker)?;
@@ -281,13 +324,22 @@ impl Machine {
         filters: impl Iterator<Item = Box<str>>,
         to_broker: &mut Lane<'_>,
     ) -> Result<(), End> {
-        for filter in filters {
+        let mut filters = filters.peekable();
+        while filters.peek().is_some() {
             if self.unsubscribes.len() >= MOST_UNANSWERED {
                 return Err(End::ClientExcess("too many UNSUBSCRIBE packets unanswered"));
             }
+            let (mut batch, mut octets) = (Vec::new(), 0);
+            while octets < UNSUBSCRIBE_OCTETS
+                && let Some(filter) = filters.next()
+            {
+                octets += filter.len();
+                batch.push(filter);
+            }
             let id = self.next_own_id;
             self.next_own_id = NonZeroU16::new(id.get() - 1).unwrap_or(NonZeroU16::MAX);
-            encode::unsubscribe(self.version, id, [&*filter], to_broker.buffer());
+            let batch = batch.iter().map(|filter| &**filter);
+            encode::unsubscribe(self.version, id, batch, to_broker.buffer());
             self.unsubscribes.push_back((id, true));
             self.told_broker = self.clock.elapsed;
         }
@@ -326,14 +378,37 @@ impl Machine {
             };
             broker.min(self.heard_client + self.client_patience())
         });
-        let rights = self.rights_until();
-        (alive, (rights != NEVER).then_some(rights))
+        (alive, (self.rights_until != NEVER).then_some(self.rights_until))
     }
 
     /// Remembers a live filter and the end of the right to it.
     pub(super) fn hold(&mut self, filter: Box<str>, until: u64) {
-        self.rearm |= until < self.rights_until();
-        self.subscriptions.insert(filter, until);
+        if until < self.rights_until {
+            self.rights_until = until;
+            self.rearm = true;
+        }
+        let octets = filter.len();
+        if self.subscriptions.insert(filter, until).is_none() {
+            self.filter_octets += octets;
+        }
+    }
+
+    /// Forgets a filter that is live no more.
+    pub(super) fn forget(&mut self, filter: &str) {
+        if self.subscriptions.remove(filter).is_some() {
+            self.filter_octets = self.filter_octets.saturating_sub(filter.len());
+        }
+    }
+
+    /// Octets of the largest packet that the broker may send.
+    pub(super) fn broker_limit(&self) -> usize {
+        self.terms.max_packet_octets.saturating_add(BROKER_SLACK)
+    }
+
+    /// Whether a DISCONNECT asks for a session to outlive its connection that was not to [MQTT-3.14.2-2]. Brokers take that for a fault and
+    /// let the will fire.
+    pub(super) fn raises_expiry(&self, wanted: Option<u32>) -> bool {
+        self.expires_at_once && wanted.is_some_and(|seconds| seconds != 0)
     }
 
     /// Whether the deadline has come nearer since the last time this was asked.
@@ -347,20 +422,33 @@ impl Machine {
         self.keep_alive + self.keep_alive / 2
     }
 
-    fn rights_until(&self) -> u64 {
-        self.subscriptions.values().copied().min().unwrap_or(NEVER).min(self.standing_until)
+    /// Whether something that the session stands on may have ended by itself.
+    #[inline]
+    #[must_use]
+    pub fn rights_are_due(&self) -> bool {
+        self.clock.now >= self.rights_until
     }
 
     /// Says farewell to both sides: a reason to an MQTT 5 client; to the broker a DISCONNECT wherever the will must not fire,
-    /// which is asked at this moment and not when the client connected.
-    pub fn leave(&mut self, end: &End, to_client: &mut Vec<u8>, to_broker: &mut Vec<u8>) {
+    /// which is asked of `view` at this moment. Without a view that can be trusted (`None`), it must not.
+    pub fn leave(
+        &mut self,
+        end: &End,
+        view: Option<Arc<View>>,
+        to_client: &mut Vec<u8>,
+        to_broker: &mut Vec<u8>,
+    ) {
+        let is_trusted = view.is_some();
+        if let Some(view) = view {
+            self.view = view;
+        }
         if self.version.is_v5()
             && let Some((code, sentence)) = self.reason_of(end)
         {
             encode::disconnect(self.version, code, sentence.as_deref(), to_client);
         }
-        let said_goodbye = matches!(end, End::ClientLeft | End::BrokerLeft | End::BrokerFault(_));
-        if !said_goodbye && !self.will_may_fire() {
+        let said_goodbye = matches!(end, End::ClientLeft | End::BrokerLeft);
+        if !said_goodbye && !(is_trusted && self.will_may_fire()) {
             encode::disconnect(self.version, reason::SUCCESS, None, to_broker);
         }
     }
@@ -377,7 +465,7 @@ impl Machine {
             End::ClientFault(fault) => Some((fault.reason_code(), None)),
             End::ClientAlias => Some((reason::TOPIC_ALIAS_INVALID, None)),
             End::ClientExcess(sentence) => told(reason::QUOTA_EXCEEDED, sentence),
-            End::BrokerFault(_) => Some((reason::UNSPECIFIED_ERROR, None)),
+            End::BrokerFault(_) | End::BrokerStalled => Some((reason::UNSPECIFIED_ERROR, None)),
             End::KeepAlive => Some((reason::KEEP_ALIVE_TIMEOUT, None)),
             End::Denied(denial @ Denial::Banned { .. }) => {
                 told(reason::ADMINISTRATIVE_ACTION, denial)
@@ -450,13 +538,13 @@ impl Machine {
         self.traffic.payload_to_client += payload as u64;
     }
 
-    /// Whether a reason string of `denial` may go into an acknowledgement of this session.
-    pub(super) fn reason_string(&self, denial: &Denial) -> Option<String> {
+    /// A reason string of `denial` for an acknowledgement that has so many other octets, if the client wants one and takes as much.
+    pub(super) fn reason_string(&self, denial: &Denial, others: usize) -> Option<String> {
         if !self.version.is_v5() || !self.problem_information {
             return None;
         }
         let sentence = denial.to_string();
-        (sentence.len() + 32 <= self.client_takes).then_some(sentence)
+        (sentence.len() + others + 32 <= self.client_takes).then_some(sentence)
     }
 }
 

@@ -40,6 +40,8 @@ struct Awaited {
 #[derive(Default)]
 pub(crate) struct AnswerOrder {
     awaited: VecDeque<Awaited>,
+    /// Own answers among them.
+    own: usize,
 }
 
 /// More publishes unanswered than there are packet identifiers.
@@ -47,6 +49,8 @@ pub(crate) struct AnswerOrder {
 pub(crate) struct TooManyUnanswered;
 
 const MOST_AWAITED: usize = 65_535;
+/// Own answers that may wait behind one of the broker's; each takes some 200 octets at most.
+const MOST_OWN: usize = 4_096;
 
 impl AnswerOrder {
     /// A publish goes to the broker, which will answer it.
@@ -65,6 +69,10 @@ impl AnswerOrder {
             to_client.extend_from_slice(answer);
             return Ok(());
         }
+        if self.own >= MOST_OWN {
+            return Err(TooManyUnanswered);
+        }
+        self.own += 1;
         self.push(Awaited { id, own: Some(answer.into()) })
     }
 
@@ -92,6 +100,7 @@ impl AnswerOrder {
         while let Some(answer) = self.awaited.front().and_then(|next| next.own.as_deref()) {
             to_client.extend_from_slice(answer);
             self.awaited.pop_front();
+            self.own -= 1;
         }
     }
 }
@@ -138,6 +147,20 @@ mod tests {
         assert_eq!(out, b"seven");
         order.forwarded(id(8)).unwrap();
         assert!(!order.answered(id(8)));
+    }
+
+    #[test]
+    fn own_answers_that_wait_are_bounded() {
+        let (mut order, mut out) = (AnswerOrder::default(), Vec::new());
+        order.forwarded(id(1)).unwrap();
+        for _ in 0..4_096 {
+            order.refused(id(2), b"no", &mut out).unwrap();
+        }
+        assert_eq!(order.refused(id(2), b"no", &mut out), Err(TooManyUnanswered));
+        assert!(order.answered(id(1)));
+        order.release(&mut out);
+        order.forwarded(id(1)).unwrap();
+        assert_eq!(order.refused(id(2), b"no", &mut out), Ok(()), "there is room again");
     }
 
     #[test]

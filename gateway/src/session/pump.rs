@@ -67,6 +67,8 @@ pub(super) struct Side<S> {
     stream: S,
     /// The octets of a frame whose end has not come yet.
     carry: Vec<u8>,
+    /// `carry` came in with what was read before the session, and has not been looked at.
+    unread: bool,
     /// What the peer has yet to take, oldest first.
     unsent: Vec<u8>,
     /// Octets handed to the stream may wait in it, as they do in TLS.
@@ -78,7 +80,8 @@ pub(super) struct Side<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
     /// `carry`: what was read behind the last frame.
     pub(super) fn new(stream: S, carry: Vec<u8>) -> Self {
-        Self { stream, carry, unsent: Vec::new(), unflushed: false, sent: 0 }
+        let unread = !carry.is_empty();
+        Self { stream, carry, unread, unsent: Vec::new(), unflushed: false, sent: 0 }
     }
 
     /// Octets taken so far, or `None` if nothing waits to be taken.
@@ -229,6 +232,9 @@ where
         scratch: &mut Scratch,
     ) -> Poll<Result<(), End>> {
         let Scratch { read, ahead, back } = scratch;
+        // A session that panicked may have left something of its own.
+        ahead.clear();
+        back.clear();
         let Ok(octets) = ready!(poll_fill(&mut self.client, cx, read)) else {
             return Poll::Ready(Err(End::ClientLost));
         };
@@ -241,7 +247,10 @@ where
         if done.is_ok() {
             (taken, done) = machine.client_octets(&octets, &mut to_broker, &mut to_client);
         }
-        machine.heard_client(!to_broker.octets().is_empty());
+        // Octets of a frame that never ends keep nobody alive.
+        if taken > 0 {
+            machine.heard_client(!to_broker.octets().is_empty());
+        }
         machine.traffic.packets_to_broker += to_broker.forwarded();
         let sent = self.broker.send(to_broker.octets(), cx).map_err(|_| End::BrokerLeft);
         let replied = self.client.send(to_client.octets(), cx).map_err(|_| End::ClientLost);
@@ -259,6 +268,9 @@ where
         scratch: &mut Scratch,
     ) -> Poll<Result<(), End>> {
         let Scratch { read, ahead, back } = scratch;
+        // A session that panicked may have left something of its own.
+        ahead.clear();
+        back.clear();
         let Ok(octets) = ready!(poll_fill(&mut self.broker, cx, read)) else {
             return Poll::Ready(Err(End::BrokerLeft));
         };
@@ -299,14 +311,14 @@ fn catch_up(machine: &mut Machine, world: &World<'_>, to_broker: &mut Lane<'_>) 
     if world.is_distrusted() {
         return Err(End::Distrusted);
     }
-    if machine.view_version() != world.mirror.version() {
+    if machine.view_version() != world.mirror.version() || machine.rights_are_due() {
         return machine.follow(world.view(), to_broker);
     }
     Ok(())
 }
 
 /// What one read brought, behind what was carried over: in the thread's buffer, or for long frames in the session's own.
-enum Filled<'a> {
+pub(super) enum Filled<'a> {
     Shared(&'a [u8]),
     Own(Vec<u8>),
 }
@@ -322,11 +334,14 @@ impl std::ops::Deref for Filled<'_> {
 }
 
 /// Reads once. Nothing at all means that the peer has ended its side.
-fn poll_fill<'a, S: AsyncRead + Unpin>(
+pub(super) fn poll_fill<'a, S: AsyncRead + Unpin>(
     side: &mut Side<S>,
     cx: &mut Context<'_>,
     read: &'a mut [u8],
 ) -> Poll<io::Result<Filled<'a>>> {
+    if std::mem::take(&mut side.unread) {
+        return Poll::Ready(Ok(Filled::Own(std::mem::take(&mut side.carry))));
+    }
     let carried = side.carry.len();
     let start = if carried <= CARRY_OCTETS { carried } else { 0 };
     let mut buffer = ReadBuf::new(&mut read[start..start + READ_OCTETS]);

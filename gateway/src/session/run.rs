@@ -52,9 +52,9 @@ impl Session<'_> {
         let world = World { mirror: &shared.mirror, began: self.began };
         let timer = sleep_until(Timer::now());
         tokio::pin!(timer);
-        let mut stalls = Stalls::default();
+        let (mut stalls, mut round) = (Stalls::default(), Timer::now() + ROUND);
         let end = loop {
-            timer.as_mut().reset(self.wake(&world));
+            timer.as_mut().reset(self.wake(&world).min(round));
             let woken = tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => Err(End::Stopping),
@@ -62,6 +62,7 @@ impl Session<'_> {
                     Ok(()) => self.follow(&world),
                     Err(_) => Err(End::Distrusted),
                 },
+                () = &mut timer => self.tick(&world),
                 stop = poll_fn(|cx| {
                     let stop = self.pump.poll(cx, &mut self.machine, &world);
                     report(&mut self.machine, &self.principal, shared);
@@ -70,14 +71,16 @@ impl Session<'_> {
                     Stop::End(end) => Err(end),
                     Stop::Rearm => Ok(()),
                 },
-                () = &mut timer => match stalls.check(&self.pump) {
-                    Some(end) => Err(end),
-                    None => self.tick(&world),
-                },
             };
             report(&mut self.machine, &self.principal, self.shared);
             if let Err(end) = woken {
                 break end;
+            }
+            if Timer::now() >= round {
+                round = Timer::now() + ROUND;
+                if let Some(end) = stalls.check(&self.pump) {
+                    break end;
+                }
             }
         };
         self.leave(&end).await;
@@ -112,7 +115,10 @@ impl Session<'_> {
     /// Says farewell to both sides, giving what is on its way a moment to arrive.
     async fn leave(mut self, end: &End) {
         let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
-        self.machine.leave(end, &mut to_client, &mut to_broker);
+        let mirror = &self.shared.mirror;
+        self.machine.set_clock(World { mirror, began: self.began }.clock());
+        let view = mirror.fitness().decides().then(|| mirror.current());
+        self.machine.leave(end, view, &mut to_client, &mut to_broker);
         report(&mut self.machine, &self.principal, self.shared);
         let Pump { client, broker } = self.pump;
         let client_end = timeout(LAST_WORDS, client.finish(&to_client));
@@ -140,7 +146,7 @@ impl Stalls {
         if is_stalled(&mut self.client, pump.client.stalled_at()) {
             return Some(End::ClientExcess("it took nothing for too long"));
         }
-        is_stalled(&mut self.broker, pump.broker.stalled_at()).then_some(End::BrokerLeft)
+        is_stalled(&mut self.broker, pump.broker.stalled_at()).then_some(End::BrokerStalled)
     }
 }
 

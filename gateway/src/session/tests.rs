@@ -446,7 +446,7 @@ fn a_session_that_has_lost_all_it_was_there_for_is_told_and_ended() {
         "{end:?}"
     );
     let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
-    played.machine.leave(&end, &mut to_client, &mut to_broker);
+    played.machine.leave(&end, Some(world.view()), &mut to_client, &mut to_broker);
     assert_eq!((to_client[0], to_client[2]), (0xE0, 0x87));
 }
 
@@ -538,7 +538,7 @@ fn a_ban_ends_the_session_and_its_will_does_not_fire() {
     let connect = read_connect(frame(&connect, 1000).unwrap().unwrap()).unwrap();
     let mut played = Played::new(&world, &connect, TERMS);
     let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
-    played.machine.leave(&End::ClientLost, &mut to_client, &mut to_broker);
+    played.machine.leave(&End::ClientLost, Some(world.view()), &mut to_client, &mut to_broker);
     assert_eq!(to_broker, Vec::<u8>::new(), "the right stands, so the broker may publish the will");
     world.happen(Event::WalletBanned {
         broker_id: U256::ONE,
@@ -550,7 +550,7 @@ fn a_ban_ends_the_session_and_its_will_does_not_fire() {
     });
     let end = played.follow(&world).end.take().unwrap();
     assert!(matches!(end, End::Denied(Denial::Banned { .. })), "{end:?}");
-    played.machine.leave(&end, &mut to_client, &mut to_broker);
+    played.machine.leave(&end, Some(world.view()), &mut to_client, &mut to_broker);
     assert_eq!((to_client[0], to_client[2]), (0xE0, 0x98));
     assert_eq!(to_broker, [0xE0, 0]);
 }
@@ -640,4 +640,133 @@ fn what_a_broker_may_not_send_ends_the_session_undelivered() {
         );
         assert_eq!(played.sent(), (vec![], vec![]), "{octets:02x?}");
     }
+}
+
+#[test]
+fn a_session_whose_will_may_not_fire_any_more_ends_and_takes_it_back() {
+    for by_time in [true, false] {
+        let mut world = World::new().topic("a").grant("a", Right::Publish, NOW + 10);
+        let mut octets = Vec::new();
+        encode_connect_with_will(&mut octets);
+        let connect = read_connect(frame(&octets, 1000).unwrap().unwrap()).unwrap();
+        let mut played = Played::new(&world, &connect, TERMS);
+        assert_eq!(played.machine.deadline().1, Some(NOW + 10));
+        if by_time {
+            assert!(played.tick(&world, clock(NOW + 9, 9)).end.is_none());
+            played.tick(&world, clock(NOW + 10, 10));
+        } else {
+            world.revoke("a", Right::Publish);
+            played.follow(&world);
+        }
+        let end = played.end.take().unwrap();
+        assert!(matches!(end, End::Denied(Denial::GrantEnded { .. } | Denial::NoGrant { .. })));
+        let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
+        played.machine.leave(&end, Some(world.view()), &mut to_client, &mut to_broker);
+        assert_eq!((to_client[2], to_broker), (0x87, vec![0xE0, 0]));
+    }
+}
+
+#[test]
+fn no_will_fires_while_the_chain_cannot_be_trusted() {
+    let world = World::new().topic("a").grant("a", Right::Publish, NOW + 10);
+    let mut octets = Vec::new();
+    encode_connect_with_will(&mut octets);
+    let connect = read_connect(frame(&octets, 1000).unwrap().unwrap()).unwrap();
+    let mut played = Played::new(&world, &connect, TERMS);
+    for end in [End::Distrusted, End::ClientLost, End::BrokerFault(flytrap_mqtt::Malformed::QoS)] {
+        let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
+        played.machine.leave(&end, None, &mut to_client, &mut to_broker);
+        assert_eq!(to_broker, [0xE0, 0], "{end}");
+    }
+}
+
+/// [MQTT-3.14.2-2] of 5.0: Mosquitto takes it for a fault and publishes the will.
+#[test]
+fn a_disconnect_that_raises_the_session_expiry_from_zero_is_a_fault() {
+    let world = World::new().topic("a");
+    let raise = [0xE0, 7, 0, 5, 0x11, 0, 0, 0, 10];
+    let mut played = Played::bare(&world, Version::V5);
+    assert!(matches!(played.from_client(&raise).end, Some(End::ClientFault(_))));
+    assert_eq!(played.sent().0, Vec::<u8>::new());
+    let connect = Connect { session_expiry: 1, ..Connect::bare(Version::V5) };
+    let mut played = Played::new(&world, &connect, TERMS);
+    assert!(matches!(played.from_client(&raise).end, Some(End::ClientLeft)));
+    assert_eq!(played.sent().0, raise);
+}
+
+#[test]
+fn what_one_session_may_subscribe_to_is_bounded_in_octets() {
+    let world = World::new().topic("a").grant("a", Right::Subscribe, NOW + 10);
+    let terms = Terms { max_subscriptions: 1_000, ..TERMS };
+    let mut played = Played::new(&world, &Connect::bare(Version::V5), terms);
+    let mut codes = Vec::new();
+    for id in 1..=20_u16 {
+        let filter = format!("a/{id:060000}");
+        let mut body = vec![0, id as u8, 0];
+        body.extend_from_slice(&(filter.len() as u16).to_be_bytes());
+        body.extend_from_slice(filter.as_bytes());
+        body.push(0);
+        let mut octets = vec![0x82];
+        let (low, middle, high) = (body.len() & 0x7F, body.len() >> 7 & 0x7F, body.len() >> 14);
+        octets.extend([low as u8 | 0x80, middle as u8 | 0x80, high as u8]);
+        octets.extend_from_slice(&body);
+        let (to_broker, to_client) = played.from_client(&octets).sent();
+        if to_broker.is_empty() {
+            codes.push(to_client[5]);
+        } else {
+            played.from_broker(&[0x90, 4, 0, id as u8, 0, 0]).sent();
+        }
+    }
+    assert_eq!(codes, [0x97; 12], "eight of 60,002 octets fit half a mebibyte");
+}
+
+#[test]
+fn subscribe_packets_that_the_broker_does_not_answer_are_bounded() {
+    let world = World::new().topic("a").grant("a", Right::Subscribe, NOW + 10);
+    let terms = Terms { max_subscriptions: 5_000, ..TERMS };
+    let mut played = Played::new(&world, &Connect::bare(Version::V311), terms);
+    let octets = subscribe(Version::V311, 1, &["a/x", "b", "b", "b", "b", "b"]);
+    let ended = (0..5_000).position(|_| played.from_client(&octets).end.is_some());
+    assert_eq!(ended, Some(1_024));
+}
+
+#[test]
+fn many_lost_filters_are_taken_back_in_few_packets() {
+    let mut world = World::new().topic("a").topic("b").grant("a", Right::Subscribe, NOW + 10);
+    world = world.grant("b", Right::Subscribe, NOW + 10);
+    let terms = Terms { max_subscriptions: 5_000, ..TERMS };
+    let mut played = Played::new(&world, &Connect::bare(Version::V311), terms);
+    played.from_client(&subscribe(Version::V311, 1, &["b/x"]));
+    played.from_broker(&[0x90, 3, 0, 1, 0]);
+    for id in 1..=2_000_u16 {
+        let [high, low] = id.to_be_bytes();
+        played.from_client(&subscribe(Version::V311, id, &[&format!("a/{id}")]));
+        played.from_broker(&[0x90, 3, high, low, 0]).sent();
+    }
+    world.revoke("a", Right::Subscribe);
+    let (to_broker, _) = played.follow(&world).sent();
+    assert!(played.end.is_none());
+    let (mut rest, mut packets, mut filters) = (&*to_broker, 0, 0);
+    while let Some(next) = frame(rest, 1 << 20).unwrap() {
+        rest = &rest[next.octets().len()..];
+        packets += 1;
+        let packet = flytrap_mqtt::read_from_client(Version::V311, next).unwrap();
+        let flytrap_mqtt::FromClient::Unsubscribe(packet) = packet else { panic!("{packet:?}") };
+        filters += packet.len();
+    }
+    assert_eq!((packets, filters, rest.len()), (1, 2_000, 0));
+}
+
+#[test]
+fn octets_that_came_with_connect_are_not_left_lying() {
+    use super::pump::Side;
+    use std::future::poll_fn;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (ours, _theirs) = tokio::io::duplex(64);
+    let mut side = Side::new(ours, b"carried".to_vec());
+    let mut read = vec![0; 128 * 1024];
+    let first = runtime.block_on(poll_fn(|cx| {
+        super::pump::poll_fill(&mut side, cx, &mut read).map(|filled| filled.unwrap().to_vec())
+    }));
+    assert_eq!(first, b"carried", "before, and without, anything more from the peer");
 }

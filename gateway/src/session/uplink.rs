@@ -5,12 +5,16 @@ use std::ops::Range;
 
 use flytrap_mqtt::{
     Disconnect, Frame, FromClient, Malformed, Peer, Publish, QoS, Subscribe, Unsubscribe, encode,
-    frame, kind, read_from_client, read_raw_publish, reason, rewrite_publish, rewrite_subscribe,
+    frame, kind, property, read_from_client, read_raw_publish, reason, rewrite_publish,
+    rewrite_subscribe,
 };
 use flytrap_policy::{Action, AlertKind, Denial};
 
 use super::lane::Lane;
-use super::machine::{Asked, End, MOST_UNANSWERED, Machine};
+use super::leases::lease_short;
+use super::machine::{
+    Asked, End, FORWARDED, MOST_ASKED, MOST_FILTER_OCTETS, MOST_UNANSWERED, Machine,
+};
 use crate::config::DenyAction;
 
 /// The code that takes a refused filter's place in a SUBACK of MQTT 3 [MQTT-3.9.3-2]; MQTT 3.1 has none and gets the same.
@@ -68,7 +72,7 @@ impl Machine {
                 let action = Action::Publish { retain: publish.retain };
                 match self.view.authorize(&self.principal, action, publish.topic, self.clock.now) {
                     Ok(permit) => {
-                        lease.keep(&permit, version, raw.topic());
+                        lease_short(lease, &permit, version, raw.topic());
                         permit
                     }
                     Err(denial) => return self.refuse(&publish, &denial, to_client),
@@ -151,7 +155,7 @@ impl Machine {
         }
         let Some(id) = publish.packet_id else { return Ok(()) };
         let code = if self.version.is_v5() { reason::NOT_AUTHORIZED } else { reason::SUCCESS };
-        let sentence = self.reason_string(denial);
+        let sentence = self.reason_string(denial, 0);
         let mut answer = Vec::new();
         if publish.qos == QoS::ExactlyOnce {
             self.refused.insert(id);
@@ -161,7 +165,7 @@ impl Machine {
         }
         self.answers
             .refused(id, &answer, to_client.buffer())
-            .map_err(|_| End::ClientExcess("more publishes unanswered than packet identifiers"))
+            .map_err(|_| End::ClientExcess("too many refused publishes behind one unanswered"))
     }
 
     fn client_frame(
@@ -201,6 +205,10 @@ impl Machine {
                 to_broker.forward(at);
             }
             FromClient::Disconnect(disconnect) => {
+                if self.raises_expiry(disconnect.session_expiry) {
+                    let id = property::id::SESSION_EXPIRY_INTERVAL;
+                    return Err(End::ClientFault(Malformed::PropertyValue { id }));
+                }
                 self.client_disconnect(at, &disconnect, to_broker);
                 return Err(End::ClientLeft);
             }
@@ -219,52 +227,55 @@ impl Machine {
         to_broker: &mut Lane<'_>,
         to_client: &mut Lane<'_>,
     ) -> Result<(), End> {
-        if self.asked.len() >= MOST_UNANSWERED {
+        if self.asked.len() >= MOST_UNANSWERED || self.asked_codes + subscribe.len() > MOST_ASKED {
             return Err(End::ClientExcess("too many SUBSCRIBE packets unanswered"));
         }
-        let (mut filters, mut kept, mut why) = (Vec::new(), 0, None);
-        let waiting: usize = self.asked.iter().map(|asked| asked.filters.len()).sum();
-        let mut room = self
-            .terms
-            .max_subscriptions
-            .saturating_sub(self.subscriptions.len())
-            .saturating_sub(waiting);
+        let (mut codes, mut forwarded, mut why) = (Vec::new(), Vec::new(), None);
+        let waiting: usize = self.asked.iter().map(|asked| asked.forwarded.len()).sum();
+        let mut room =
+            self.terms.max_subscriptions.saturating_sub(self.subscriptions.len() + waiting);
+        let mut octets = self.filter_octets;
         for wanted in subscribe.filters() {
-            let code =
-                match self.view.authorize_filter(&self.principal, wanted.filter, self.clock.now) {
-                    Ok(_) if room == 0 && !self.subscriptions.contains_key(wanted.filter) => {
-                        Some(reason::QUOTA_EXCEEDED)
+            let filter = wanted.filter;
+            match self.view.authorize_filter(&self.principal, filter, self.clock.now) {
+                Ok(_) => {
+                    let is_new = !self.subscriptions.contains_key(filter);
+                    if octets + filter.len() > MOST_FILTER_OCTETS || (is_new && room == 0) {
+                        codes.push(reason::QUOTA_EXCEEDED);
+                        continue;
                     }
-                    Ok(_) => {
-                        room = room.saturating_sub(1);
-                        None
-                    }
-                    Err(denial) => {
-                        self.note(AlertKind::SubscribeRefused, &denial);
-                        why.get_or_insert(denial);
-                        Some(reason::NOT_AUTHORIZED)
-                    }
-                };
-            let code = code.map(|code| if self.version.is_v5() { code } else { SUBSCRIBE_FAILED });
-            kept += usize::from(code.is_none());
-            // Only what is to be remembered is copied: a refused name is not.
-            let name = if code.is_none() { wanted.filter } else { "" };
-            filters.push((name.into(), code));
+                    room = room.saturating_sub(usize::from(is_new));
+                    octets += filter.len();
+                    codes.push(FORWARDED);
+                    forwarded.push(filter.into());
+                }
+                Err(denial) => {
+                    self.note(AlertKind::SubscribeRefused, &denial);
+                    why.get_or_insert(denial);
+                    codes.push(reason::NOT_AUTHORIZED);
+                }
+            }
         }
-        if kept == 0 {
-            let sentence = why.as_ref().and_then(|denial| self.reason_string(denial));
-            let codes = filters.iter().filter_map(|(_, code)| *code);
+        if !self.version.is_v5() {
+            for code in codes.iter_mut().filter(|code| **code != FORWARDED) {
+                *code = SUBSCRIBE_FAILED;
+            }
+        }
+        if forwarded.is_empty() {
+            let others = codes.len();
+            let sentence = why.as_ref().and_then(|denial| self.reason_string(denial, others));
             let (version, id) = (self.version, subscribe.packet_id);
             encode::suback(version, id, codes, sentence.as_deref(), to_client.buffer());
             return Ok(());
         }
-        if kept == filters.len() {
+        if forwarded.len() == codes.len() {
             to_broker.forward(at);
         } else {
-            rewrite_subscribe(subscribe, |nth| filters[nth].1.is_none(), to_broker.buffer());
+            rewrite_subscribe(subscribe, |nth| codes[nth] == FORWARDED, to_broker.buffer());
         }
-        let id = subscribe.packet_id;
-        self.asked.push_back(Asked { id, filters });
+        self.asked_codes += codes.len();
+        self.filter_octets = octets;
+        self.asked.push_back(Asked { id: subscribe.packet_id, codes, forwarded });
         Ok(())
     }
 
@@ -273,7 +284,7 @@ impl Machine {
             return Err(End::ClientExcess("too many UNSUBSCRIBE packets unanswered"));
         }
         for filter in unsubscribe.filters() {
-            self.subscriptions.remove(filter);
+            self.forget(filter);
         }
         self.unsubscribes.push_back((unsubscribe.packet_id, false));
         Ok(())

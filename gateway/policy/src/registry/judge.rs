@@ -87,7 +87,7 @@ impl Registry {
             return Err(Denial::EmptyLevel);
         }
         let (basis, until) = self.right_on(topic, who.wallet, right, now)?;
-        if topic.traits.own_branch && !is_in_own_branch(name, &topic.name, who.key) {
+        if is_shut_in(topic, who) && !is_in_own_branch(name, &topic.name, who.key) {
             return Err(Denial::OtherBranch { topic_id: topic.id });
         }
         if is_retained && !topic.traits.retain {
@@ -170,7 +170,7 @@ impl Registry {
         for topic in governing.into_iter().map(Ok).chain(self.meeting(asked)) {
             let topic = topic?;
             let (_, ends) = self.right_on(topic, asked.who.wallet, Right::Subscribe, asked.now)?;
-            if topic.traits.own_branch
+            if is_shut_in(topic, asked.who)
                 && !is_in_own_branch(asked.prefix, &topic.name, asked.who.key)
             {
                 return Err(Denial::OtherBranch { topic_id: topic.id });
@@ -200,7 +200,7 @@ impl Registry {
                 intersects_branch(asked.filter, &own)
             };
             if let Ok((_, until)) = right
-                && (!topic.traits.own_branch || meets_own_branch())
+                && (!is_shut_in(topic, asked.who) || meets_own_branch())
             {
                 return Ok(until);
             }
@@ -221,6 +221,12 @@ impl Registry {
             intersects_branch(filter, &topic.name).then_some(Ok(topic))
         })
     }
+}
+
+/// Whether a key may use nothing but its own branch of the topic. The owner's own key may use all of it, or nobody could read a whole
+/// fleet; the owner's device keys may not.
+fn is_shut_in(topic: &Topic, who: &Principal) -> bool {
+    topic.traits.own_branch && topic.owner != who.key
 }
 
 /// A question about a filter.

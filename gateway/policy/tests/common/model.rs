@@ -191,7 +191,7 @@ impl Model {
         let is_in_own = name == own || name.starts_with(&format!("{own}/"));
         name.split('/').all(|level| !level.is_empty())
             && self.has_right(&topic, who.wallet, right, now)
-            && (!topic.traits.own_branch || is_in_own)
+            && (!topic.traits.own_branch || topic.owner == who.key || is_in_own)
             && (!is_retained || topic.traits.retain)
     }
 }
