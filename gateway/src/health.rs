@@ -3,6 +3,7 @@
 //! A part that ended though it should run for ever takes both with it: nothing here says "well" because nobody looked.
 //! Answers carry no URL and no address of a client; details for operators are in the log.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -50,6 +51,8 @@ pub struct Readiness {
     pub ready: bool,
     /// Each of them.
     pub checks: Vec<Check>,
+    /// What an operator has to see to, though clients are served all the same.
+    pub alarms: Vec<String>,
 }
 
 /// One thing that must be well.
@@ -90,9 +93,12 @@ impl Vitals {
         let mirror = if fitness.admits() {
             format!("fresh at height {}", self.chain.height())
         } else {
-            let seen = match self.chain.last_seen() {
-                Some(seen) => format!("the node last answered {} s ago", seen.elapsed().as_secs()),
-                None => "no node has answered fully yet".to_owned(),
+            let seen = match (self.chain.distrusted(), self.chain.last_seen()) {
+                (Some(why), _) => why,
+                (None, Some(seen)) => {
+                    format!("the node last answered {} s ago", seen.elapsed().as_secs())
+                }
+                (None, None) => "no node has answered fully yet".to_owned(),
             };
             format!("{}: {seen}; new sessions are refused", fitness.word())
         };
@@ -118,7 +124,8 @@ impl Vitals {
                 detail: if stopping { "stopping" } else { "running" }.to_owned(),
             },
         ];
-        Readiness { ready: checks.iter().all(|check| check.ok), checks }
+        let alarms = self.submitter.iter().filter_map(|submitter| submitter.alarm()).collect();
+        Readiness { ready: checks.iter().all(|check| check.ok), checks, alarms }
     }
 }
 
@@ -186,85 +193,116 @@ pub struct VitalsCollector(pub Arc<Vitals>);
 
 impl Collector for VitalsCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Vitals { mirror, chain, broker, .. } = &*self.0;
-        let fitness = mirror.fitness();
+        let Vitals { mirror, chain, broker, submitter, .. } = &*self.0;
+        let is_fresh = mirror.fitness().admits();
+        let serves = broker.state() == BrokerState::Serves;
         let age = chain.last_seen().map_or(f64::INFINITY, |seen| seen.elapsed().as_secs_f64());
-        gauge(
-            &mut encoder,
-            "mirror_height",
-            "Height of the newest block in the mirror",
-            whole(chain.height()),
-        )?;
-        gauge(
-            &mut encoder,
-            "mirror_lag_blocks",
-            "Blocks that the node has and the mirror has not",
-            whole(chain.lag()),
-        )?;
-        gauge(
-            &mut encoder,
-            "mirror_version",
-            "Changes of the mirror's state",
-            whole(mirror.version()),
-        )?;
-        gauge(
-            &mut encoder,
-            "mirror_fresh",
-            "1 if new sessions are admitted",
-            i64::from(fitness.admits()),
-        )?;
-        gauge(
-            &mut encoder,
-            "broker_up",
-            "1 if the broker answered the last probe",
-            i64::from(broker.state() == BrokerState::Serves),
-        )?;
-        let age_gauge = ConstGauge::new(age);
-        age_gauge.encode(encoder.encode_descriptor(
+        let age = ConstGauge::new(age);
+        let help = "Since a node last confirmed the mirror";
+        age.encode(encoder.encode_descriptor(
             "mirror_age_seconds",
-            "Since a node last confirmed the mirror",
+            help,
             None,
-            age_gauge.metric_type(),
+            age.metric_type(),
         )?)?;
-        for (name, help, count) in [
-            ("mirror_reorgs", "Reorganisations followed", chain.reorgs()),
-            ("mirror_resyncs", "Times the mirror was built again", chain.resyncs()),
-            ("rpc_errors", "Looks at the chain that failed", chain.errors()),
-            (
-                "logs_undecodable",
-                "Logs of the contracts that could not be decoded",
-                chain.undecodable(),
-            ),
-        ] {
-            let counter = ConstCounter::new(count);
-            counter.encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                counter.metric_type(),
-            )?)?;
-        }
-        let counter_type = ConstCounter::new(0_u64).metric_type();
-        let mut family = encoder.encode_descriptor(
-            "rpc_requests",
-            "Requests to nodes by method",
-            None,
-            counter_type,
+        gauges(
+            &mut encoder,
+            &[
+                ("mirror_height", "Height of the newest block in the mirror", chain.height()),
+                (
+                    "mirror_lag_blocks",
+                    "Blocks that the node has and the mirror has not",
+                    chain.lag(),
+                ),
+                ("mirror_version", "Changes of the mirror's state", mirror.version()),
+                ("mirror_fresh", "1 if new sessions are admitted", is_fresh.into()),
+                ("broker_up", "1 if the broker answered the last probe", serves.into()),
+            ],
         )?;
-        for (method, count) in chain.requests() {
+        counters(
+            &mut encoder,
+            &[
+                ("mirror_reorgs", "Reorganisations followed", chain.reorgs()),
+                ("mirror_resyncs", "Times the mirror was built again", chain.resyncs()),
+                ("rpc_errors", "Looks at the chain that failed", chain.errors()),
+                (
+                    "logs_undecodable",
+                    "Logs of the contracts that could not be decoded",
+                    chain.undecodable(),
+                ),
+            ],
+        )?;
+        let counter_type = ConstCounter::new(0_u64).metric_type();
+        let help = "Requests to nodes by method";
+        let mut family = encoder.encode_descriptor("rpc_requests", help, None, counter_type)?;
+        let of_submitter = submitter.iter().flat_map(|submitter| submitter.requests());
+        let mut requests = BTreeMap::<&str, u64>::new();
+        for (method, count) in chain.requests().chain(of_submitter) {
+            *requests.entry(method).or_default() += count;
+        }
+        for (method, count) in requests {
             ConstCounter::new(count).encode(family.encode_family(&[("method", method)])?)?;
         }
-        Ok(())
+        let Some(submitter) = submitter else { return Ok(()) };
+        gauges(
+            &mut encoder,
+            &[
+                ("submitter_bans_queued", "Bans that wait for the chain", submitter.queued_bans()),
+                (
+                    "submitter_alerts_queued",
+                    "Alerts that wait for the chain",
+                    submitter.queued_alerts(),
+                ),
+                ("submitter_gas_today", "Gas used today (UTC)", submitter.gas_today()),
+                (
+                    "submitter_alarm",
+                    "1 if an operator has to see to it",
+                    submitter.alarm().is_some().into(),
+                ),
+            ],
+        )?;
+        counters(
+            &mut encoder,
+            &[
+                ("transactions_sent", "Transactions handed to a node", submitter.sent()),
+                ("transactions_confirmed", "Transactions deep enough", submitter.confirmed()),
+                ("transactions_replaced", "Replacements by dearer ones", submitter.replaced()),
+                (
+                    "transactions_failed",
+                    "Transactions that failed or were refused",
+                    submitter.failed(),
+                ),
+                (
+                    "submitter_dropped",
+                    "Happenings of alerts that found no place",
+                    submitter.dropped(),
+                ),
+                (
+                    "submitter_expired",
+                    "Bans that ended before they got on chain",
+                    submitter.expired(),
+                ),
+            ],
+        )
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
-    let gauge = ConstGauge::new(value);
-    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+type Numbers<'a> = &'a [(&'static str, &'static str, u64)];
+
+fn gauges(encoder: &mut DescriptorEncoder<'_>, numbers: Numbers<'_>) -> fmt::Result {
+    for (name, help, number) in numbers {
+        let gauge = ConstGauge::new(i64::try_from(*number).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+    }
+    Ok(())
 }
 
-fn whole(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+fn counters(encoder: &mut DescriptorEncoder<'_>, numbers: Numbers<'_>) -> fmt::Result {
+    for (name, help, number) in numbers {
+        let counter = ConstCounter::new(*number);
+        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+    }
+    Ok(())
 }
 
 /// Why a gateway is not ready, as seen from outside.
@@ -327,4 +365,86 @@ pub fn ask(target: &str, patience: Duration) -> Result<String, AskError> {
     let status = status.ok_or_else(|| no_answer(io::Error::other("its answer is no HTTP")))?;
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim().to_owned();
     if status == 200 { Ok(body) } else { Err(AskError::NotReady { status, body }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use flytrap_policy::Options;
+
+    use super::*;
+    use crate::config::ChainConfig;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    fn vitals() -> Arc<Vitals> {
+        let (mirror, _writer) = Mirror::new(&ChainConfig::for_tests(), Options::default());
+        let stop = CancellationToken::new();
+        Arc::new(Vitals::new(mirror, Arc::default(), Arc::default(), None, stop))
+    }
+
+    /// Serves on a free port until the test ends.
+    async fn served(vitals: Arc<Vitals>) -> String {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        let mut registry = Registry::with_prefix("flytrap");
+        registry.register_collector(Box::new(VitalsCollector(vitals.clone())));
+        tokio::spawn(serve(socket, vitals, registry, CancellationToken::new()));
+        address
+    }
+
+    async fn asked(target: String) -> Result<String, AskError> {
+        tokio::task::spawn_blocking(move || ask(&target, PATIENCE)).await.unwrap()
+    }
+
+    fn check<'a>(readiness: &'a Readiness, name: &str) -> &'a Check {
+        readiness.checks.iter().find(|check| check.name == name).unwrap()
+    }
+
+    #[test]
+    fn a_gateway_that_has_seen_nothing_yet_is_not_ready_and_says_of_what() {
+        let readiness = vitals().readiness();
+        assert!(!readiness.ready);
+        assert!(!check(&readiness, "mirror").ok && !check(&readiness, "broker").ok);
+        assert!(check(&readiness, "parts").ok && check(&readiness, "running").ok);
+    }
+
+    #[test]
+    fn a_part_that_ended_and_a_stop_are_told() {
+        let vitals = vitals();
+        vitals.part_ended("follower");
+        vitals.stop.cancel();
+        let readiness = vitals.readiness();
+        assert!(!check(&readiness, "parts").ok);
+        assert!(check(&readiness, "parts").detail.contains("follower"));
+        assert!(!check(&readiness, "running").ok);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_is_told_not_ready_with_the_reasons() {
+        let address = served(vitals()).await;
+        let error = asked(address.clone()).await.unwrap_err();
+        let AskError::NotReady { status: 503, body } = &error else { panic!("{error}") };
+        assert!(body.contains("\"mirror\"") && body.contains("unsynced"), "{body}");
+        assert_eq!(asked(format!("http://{address}/healthz")).await.unwrap(), "alive");
+        assert!(asked(format!("{address}/metrics")).await.unwrap().ends_with("# EOF"));
+    }
+
+    #[tokio::test]
+    async fn an_ended_part_takes_healthz_with_it() {
+        let vitals = vitals();
+        vitals.part_ended("outbox");
+        let address = served(vitals).await;
+        let told = asked(format!("{address}/healthz")).await;
+        assert!(matches!(told, Err(AskError::NotReady { status: 503, .. })), "{told:?}");
+    }
+
+    #[test]
+    fn a_target_that_is_no_address_and_one_where_nobody_is_are_told_apart() {
+        for target in ["", "host", "https://host:1", "ho st:1", "host:1/a b", "host:1/a\r\nX: y"] {
+            assert!(matches!(ask(target, PATIENCE), Err(AskError::Address(_))), "{target:?}");
+        }
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let told = ask(&free.to_string(), PATIENCE);
+        assert!(matches!(told, Err(AskError::NoAnswer { .. })), "{told:?}");
+    }
 }

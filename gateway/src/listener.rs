@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flytrap_policy::Origin;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -98,6 +99,8 @@ impl Listener {
     pub async fn serve(self, shared: Arc<Shared>, seats: Seats, tasks: TaskTracker) {
         let acceptor = self.config.tls.clone().map(TlsAcceptor::from);
         let label = ListenerLabel { listener: self.config.name.as_str().into() };
+        let accepted_here = shared.metrics.connections_accepted.get_or_create_owned(&label);
+        let open_here = shared.metrics.connections.get_or_create_owned(&label);
         let mut pause = PAUSES.0;
         loop {
             let accepted = tokio::select! {
@@ -122,10 +125,11 @@ impl Listener {
             };
             pause = PAUSES.0;
             let Some((peer, seat)) = self.admit(&socket, addr, &shared, &seats) else { continue };
-            shared.metrics.connections_accepted.get_or_create(&label).inc();
-            let (shared, acceptor, label) = (shared.clone(), acceptor.clone(), label.clone());
+            accepted_here.inc();
+            let (shared, acceptor, open_here) =
+                (shared.clone(), acceptor.clone(), open_here.clone());
             tasks.spawn(async move {
-                let _watch = Watch::begin(shared.metrics.clone(), label, seat);
+                let _watch = Watch::begin(shared.metrics.clone(), open_here, seat);
                 let shared_too = shared.clone();
                 // On the heap, so that what only the handshake needs is given back when it is over.
                 let Some(stream) = Box::pin(secure(socket, acceptor, &peer, &shared_too)).await
@@ -278,20 +282,20 @@ impl Drop for Seat {
 /// Counts a connection while it lives, and a panic if that is how it ends: the task contains it, nobody else notices.
 struct Watch {
     metrics: Arc<Metrics>,
-    label: ListenerLabel,
+    open: Gauge,
     _seat: Seat,
 }
 
 impl Watch {
-    fn begin(metrics: Arc<Metrics>, label: ListenerLabel, seat: Seat) -> Self {
-        metrics.connections.get_or_create(&label).inc();
-        Self { metrics, label, _seat: seat }
+    fn begin(metrics: Arc<Metrics>, open: Gauge, seat: Seat) -> Self {
+        open.inc();
+        Self { metrics, open, _seat: seat }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.metrics.connections.get_or_create(&self.label).dec();
+        self.open.dec();
         if std::thread::panicking() {
             self.metrics.session_panics.inc();
             error!(
@@ -347,6 +351,21 @@ mod tests {
         let seats = Seats::new(10, 2);
         drop(seats.take(origin(1)).unwrap());
         assert!(seats.taken.lock().unwrap().by_origin.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_session_is_counted_and_gives_its_seat_back() {
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let (seats, open) = (Seats::new(1, 1), Gauge::default());
+        let watch = Watch::begin(metrics.clone(), open.clone(), seats.take(origin(1)).unwrap());
+        assert_eq!(open.get(), 1);
+        let task = tokio::spawn(async move {
+            let _watch = watch;
+            panic!("a fault of ours")
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        assert_eq!((metrics.session_panics.get(), open.get()), (1, 0));
+        assert!(seats.take(origin(1)).is_ok());
     }
 
     #[test]

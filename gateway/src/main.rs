@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     match act(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
@@ -114,6 +114,19 @@ fn act(command: Command) -> eyre::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// An error with its causes, leaving out what a sentence before has said already.
+fn told(error: &eyre::Report) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text.push_str(colon);
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 async fn run(config: Config, ready_file: Option<PathBuf>) -> eyre::Result<()> {

@@ -125,3 +125,73 @@ fn connect(credentials: &BrokerCredentials) -> Vec<u8> {
     encode::connect(Version::V311, &client_id, 30, user_name, password, &mut packet);
     packet
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::{BrokerConfig, HostPort};
+
+    /// A broker that takes one CONNECT and answers with these octets, and what it read.
+    async fn broker(
+        answer: &'static [u8],
+        credentials: BrokerCredentials,
+    ) -> (Upstream, tokio::task::JoinHandle<Vec<u8>>) {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let heard = tokio::spawn(async move {
+            let (mut client, _) = socket.accept().await.unwrap();
+            let mut connect = vec![0; 256];
+            let n = client.read(&mut connect).await.unwrap();
+            connect.truncate(n);
+            client.write_all(answer).await.unwrap();
+            let _ = client.shutdown().await;
+            connect
+        });
+        let config = BrokerConfig {
+            address: HostPort { host: "127.0.0.1".to_owned(), port },
+            tls: None,
+            credentials,
+            connect_timeout: Duration::from_secs(5),
+            probe_interval: Duration::from_secs(5),
+        };
+        (Upstream::new(&config), heard)
+    }
+
+    #[tokio::test]
+    async fn only_a_connack_that_accepts_is_a_broker_that_serves() {
+        for (answer, word) in [
+            (&[0x20, 2, 0, 0][..], None),
+            (&[0x20, 2, 0, 5], Some("correct `broker.credentials`")),
+            (&[0x20, 2, 0, 3], Some("refuses CONNECT")),
+            (b"HTTP/1.1 400", Some("is it an MQTT broker?")),
+            (b"", Some("answers CONNECT with none")),
+        ] {
+            let (upstream, _heard) = broker(answer, BrokerCredentials::None).await;
+            match (probe(&upstream).await, word) {
+                (Ok(()), None) => {}
+                (Err(why), Some(word)) => assert!(why.contains(word), "{why}"),
+                (found, _) => panic!("{answer:02x?}: {found:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_knows_wallets_serves_even_if_it_does_not_know_the_probe() {
+        let (upstream, _heard) = broker(&[0x20, 2, 0, 5], BrokerCredentials::Wallet).await;
+        assert_eq!(probe(&upstream).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn the_probe_carries_the_fixed_credentials() {
+        let password = crate::config::Secret::new(b"hunter2".to_vec());
+        let fixed = BrokerCredentials::Fixed { user_name: "gateway".to_owned(), password };
+        let (upstream, heard) = broker(&[0x20, 2, 0, 0], fixed).await;
+        assert_eq!(probe(&upstream).await, Ok(()));
+        let connect = heard.await.unwrap();
+        assert!(connect.ends_with(b"\x00\x07gateway\x00\x07hunter2"), "{connect:02x?}");
+    }
+}

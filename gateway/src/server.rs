@@ -73,6 +73,9 @@ pub enum ServerError {
     /// The queue towards the chain.
     #[error(transparent)]
     Submitter(#[from] SubmitterError),
+    /// Health and metrics can no longer be served.
+    #[error("health and metrics cannot be served: {0}")]
+    Health(io::Error),
     /// The ready file.
     #[error("ready file \"{path}\": {error}; name a path that can be written", path = .path.display())]
     ReadyFile {
@@ -176,9 +179,7 @@ pub async fn run(
     parts.spawn("health", {
         let (vitals, after) = (vitals.clone(), after.clone());
         async move {
-            health::serve(health_socket, vitals, registry, after)
-                .await
-                .map_err(|error| ServerError::State { path: "health".into(), error })
+            health::serve(health_socket, vitals, registry, after).await.map_err(ServerError::Health)
         }
     });
     if let Some((submitter, handle)) = submitter {
@@ -210,6 +211,8 @@ pub async fn run(
     }
     info!("health and metrics on http://{health_address}");
     if let Some(path) = ready_file {
+        // One of an earlier run would tell wrong addresses.
+        let _ = fs::remove_file(&path);
         parts.spawn_passing(announce(
             path,
             addresses,

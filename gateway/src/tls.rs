@@ -97,3 +97,67 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
         Err(e) => Err(format!("not all of it is PEM ({e})")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::pki_types::ServerName;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    /// A root, and certificate and key that it vouches for, for this name.
+    fn site(name: &str) -> (String, Arc<ServerConfig>) {
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &ca).unwrap();
+        let server = server_config(certificate.pem().as_bytes(), key.serialize_pem().as_bytes());
+        (ca.pem(), server.unwrap())
+    }
+
+    /// What a client that trusts `ca` and wants `name` thinks of `server`.
+    async fn handshake(
+        server: Arc<ServerConfig>,
+        ca: &str,
+        name: &str,
+    ) -> std::io::Result<Vec<u8>> {
+        let (ours, theirs) = duplex(64 * 1024);
+        tokio::spawn(async move {
+            if let Ok(mut stream) = TlsAcceptor::from(server).accept(theirs).await {
+                let _ = stream.write_all(b"served").await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        let client = TlsConnector::from(client_config(Some(ca.as_bytes())).unwrap());
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut stream = client.connect(name, ours).await?;
+        let mut octets = Vec::new();
+        stream.read_to_end(&mut octets).await?;
+        Ok(octets)
+    }
+
+    #[tokio::test]
+    async fn a_broker_is_believed_for_its_name_and_by_its_root_only() {
+        let (ca, server) = site("broker.example");
+        let (other_ca, _) = site("broker.example");
+        assert_eq!(handshake(server.clone(), &ca, "broker.example").await.unwrap(), b"served");
+        let wrong_name = handshake(server.clone(), &ca, "other.example").await.unwrap_err();
+        assert!(wrong_name.to_string().contains("not valid for name"), "{wrong_name}");
+        let wrong_root = handshake(server, &other_ca, "broker.example").await.unwrap_err();
+        assert!(wrong_root.to_string().contains("invalid peer certificate"), "{wrong_root}");
+    }
+
+    #[test]
+    fn a_ca_file_without_a_certificate_is_refused() {
+        for pem in
+            ["", "no PEM at all", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+        {
+            let refused = client_config(Some(pem.as_bytes()));
+            assert!(matches!(refused, Err(TlsError::Roots(_))), "{pem:?}");
+        }
+    }
+}
