@@ -18,15 +18,18 @@ use crate::table::Spread;
 /// Connections at once, each on a topic of its own.
 const CLIENTS: usize = 10;
 
-const SMALL: Case = Case { deliver: false, qos: 0, payload: 64, batch: 50, pace: None };
+const SMALL: Case =
+    Case { deliver: false, qos: 0, payload: 64, batch: 10, lockstep: true, pace: None };
 
-/// What is compared: a name, the traffic, and about how many messages a second may be expected, for the first guess.
-const CASES: [(&str, Case); 5] = [
+/// What is compared.
+const CASES: [(&str, Case); 7] = [
     ("publish, QoS 0, 64 octets", SMALL),
     ("publish, QoS 1, 64 octets", Case { qos: 1, ..SMALL }),
     ("deliver, QoS 0, 64 octets", Case { deliver: true, ..SMALL }),
-    ("publish, QoS 0, 1 KiB", Case { payload: 1024, batch: 10, ..SMALL }),
-    ("one at a time, 2,000 a second", Case { batch: 1, pace: Some(200), ..SMALL }),
+    ("publish, QoS 0, 1 KiB", Case { payload: 1024, ..SMALL }),
+    ("flood, QoS 0, 64 octets", Case { batch: 50, lockstep: false, ..SMALL }),
+    ("flood, QoS 0, 1 KiB", Case { payload: 1024, batch: 50, lockstep: false, ..SMALL }),
+    ("one by one, 2,000 a second", Case { batch: 1, pace: Some(200), ..SMALL }),
 ];
 
 /// One round through one proxy.
@@ -53,6 +56,10 @@ pub(crate) async fn run(rounds: u32, seconds: f64) -> Result<()> {
     let gateway = ground::gateway(&site, rig.sink, "poll = \"500ms\"").await?;
     let haproxy = HaProxy::start(&pinning, dir.path(), rig.sink)?;
     println!("HAProxy {}; FlyTrap {}", haproxy.version, env!("CARGO_PKG_VERSION"));
+    println!(
+        "{CLIENTS} connections; 10 messages in a write, and the next write when they have arrived; a flood: 50 in a write, \
+         as many as are taken"
+    );
 
     println!(
         "\n{:<31} {:>10} {:>10}  {:<22} {:>9} {:>9}  {:<22}",

@@ -33,6 +33,9 @@ pub(crate) struct Case {
     pub(crate) payload: usize,
     /// Messages in one write.
     pub(crate) batch: u16,
+    /// Whether each connection waits until a write has arrived before the next, so that no proxy can read more than one at
+    /// once. QoS 1 always does.
+    pub(crate) lockstep: bool,
     /// Messages per second and connection; as fast as they are taken if there is no number.
     pub(crate) pace: Option<u32>,
 }
@@ -72,6 +75,8 @@ pub(crate) enum Answer {
 
 /// Longer than any round can take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Clients are numbered below this.
+const MOST_CLIENTS: usize = 64;
 const READ_OCTETS: usize = 64 * 1024;
 /// Largest packet that is read.
 const LIMIT: usize = 1024 * 1024;
@@ -116,15 +121,16 @@ fn answer(said: &Answer) -> Result<()> {
 struct Arrivals {
     count: Cell<u64>,
     wanted: Cell<u64>,
-    all: Notify,
+    done: Notify,
 }
 
 impl Arrivals {
     fn add(&self, more: u64) {
-        let count = self.count.get() + more;
-        self.count.set(count);
-        if count >= self.wanted.get() {
-            self.all.notify_one();
+        let before = self.count.get();
+        self.count.set(before + more);
+        // Once only, or a permit would be left over for the next time.
+        if before < self.wanted.get() && before + more >= self.wanted.get() {
+            self.done.notify_one();
         }
     }
 
@@ -140,9 +146,47 @@ struct Go {
     each: u64,
 }
 
+/// What has arrived: of everyone, and of each client by its number.
+struct Ledger {
+    all: Arrivals,
+    each: Vec<Arrivals>,
+}
+
+impl Ledger {
+    fn new() -> Self {
+        Self {
+            all: Arrivals::default(),
+            each: (0..MOST_CLIENTS).map(|_| Arrivals::default()).collect(),
+        }
+    }
+
+    fn add(&self, client: usize, more: u64) {
+        self.all.add(more);
+        self.each[client % MOST_CLIENTS].add(more);
+    }
+
+    /// Sends a batch, and in lockstep waits until all of it has arrived.
+    async fn send(
+        &self,
+        client: usize,
+        case: Case,
+        batch: &[u8],
+        writer: &mut OwnedWriteHalf,
+    ) -> Result<()> {
+        if !case.lockstep {
+            return Ok(writer.write_all(batch).await?);
+        }
+        let own = &self.each[client % MOST_CLIENTS];
+        own.expect(case.batch.into());
+        writer.write_all(batch).await?;
+        own.done.notified().await;
+        Ok(())
+    }
+}
+
 struct Rig {
     address: SocketAddr,
-    arrivals: Rc<Arrivals>,
+    ledger: Rc<Ledger>,
     /// Deliveries that the sink shall send to each subscriber.
     sink_go: watch::Sender<(Go, Option<Case>)>,
 }
@@ -159,9 +203,9 @@ impl Rig {
     async fn new() -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let arrivals = Rc::new(Arrivals::default());
+        let ledger = Rc::new(Ledger::new());
         let (sink_go, told) = watch::channel((Go::default(), None));
-        let counting = arrivals.clone();
+        let counting = ledger.clone();
         tokio::task::spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
@@ -172,7 +216,7 @@ impl Rig {
                 });
             }
         });
-        Ok(Self { address, arrivals, sink_go })
+        Ok(Self { address, ledger, sink_go })
     }
 
     async fn obey(&self, order: Order, open: &mut Option<Open>) -> Result<Answer> {
@@ -183,12 +227,12 @@ impl Rig {
                 let count = clients.len() as u64;
                 for client in clients {
                     let client = connect(proxy, case, client).await?;
-                    let (told, arrivals) = (told.clone(), self.arrivals.clone());
+                    let (told, ledger) = (told.clone(), self.ledger.clone());
                     tasks.spawn_local(async move {
                         if case.deliver {
-                            listen(client, &arrivals).await
+                            listen(client, &ledger).await
                         } else {
-                            publish(client, case, told, &arrivals).await
+                            publish(client, case, told, &ledger).await
                         }
                     });
                 }
@@ -200,7 +244,7 @@ impl Rig {
                 // Whole batches, so that all sides agree on the number.
                 let each = each.div_ceil(u64::from(open.case.batch)) * u64::from(open.case.batch);
                 let messages = each * open.count;
-                self.arrivals.expect(messages);
+                self.ledger.all.expect(messages);
                 let go = Go { each };
                 let began = Instant::now();
                 if open.case.deliver {
@@ -209,7 +253,7 @@ impl Rig {
                     open.go.send_replace(go);
                 }
                 tokio::select! {
-                    () = self.arrivals.all.notified() => {}
+                    () = self.ledger.all.done.notified() => {}
                     Some(ended) = open.clients.join_next() => {
                         ended.wrap_err("a client panicked")?.wrap_err("a client ended")?;
                         bail!("a client was disconnected");
@@ -230,6 +274,12 @@ impl Rig {
 struct Connected {
     stream: TcpStream,
     topic: String,
+    number: usize,
+}
+
+/// The number at the end of a client id, also where a gateway has put something before it.
+fn number(client_id: &str) -> usize {
+    client_id.rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or_default()
 }
 
 async fn connect(proxy: SocketAddr, case: Case, client: Client) -> Result<Connected> {
@@ -251,14 +301,14 @@ async fn connect(proxy: SocketAddr, case: Case, client: Client) -> Result<Connec
             bail!("the SUBACK says {suback:02x?}");
         }
     }
-    Ok(Connected { stream, topic: client.topic })
+    Ok(Connected { stream, topic: client.topic, number: number(&client.client_id) })
 }
 
 async fn publish(
     client: Connected,
     case: Case,
     mut told: watch::Receiver<Go>,
-    arrivals: &Rc<Arrivals>,
+    ledger: &Ledger,
 ) -> Result<()> {
     let (mut reader, mut writer) = client.stream.into_split();
     let qos = QoS::from_bits(case.qos).ok_or_else(|| eyre!("no QoS {}", case.qos))?;
@@ -276,10 +326,12 @@ async fn publish(
             if let Some(clock) = &mut clock {
                 clock.tick().await;
             }
-            writer.write_all(&batch).await?;
             if qos == QoS::AtLeastOnce {
+                writer.write_all(&batch).await?;
                 acknowledged(&mut reader, case.batch).await?;
-                arrivals.add(u64::from(case.batch));
+                ledger.add(client.number, case.batch.into());
+            } else {
+                ledger.send(client.number, case, &batch, &mut writer).await?;
             }
         }
     }
@@ -301,12 +353,12 @@ async fn acknowledged(reader: &mut OwnedReadHalf, batch: u16) -> Result<()> {
     Ok(())
 }
 
-async fn listen(client: Connected, arrivals: &Rc<Arrivals>) -> Result<()> {
+async fn listen(client: Connected, ledger: &Ledger) -> Result<()> {
     let mut inbox = Inbox::new(client.stream.into_split());
     loop {
         let mut arrived = 0;
         inbox.read(|next, _| arrived += u64::from(next >> 4 == kind::PUBLISH)).await?;
-        arrivals.add(arrived);
+        ledger.add(client.number, arrived);
     }
 }
 
@@ -365,27 +417,24 @@ fn answer_to(packet: &[u8], body: &[u8], out: &mut Vec<u8>) {
 /// One connection at the sink.
 async fn sink(
     stream: TcpStream,
-    arrivals: &Rc<Arrivals>,
+    ledger: &Ledger,
     mut told: watch::Receiver<(Go, Option<Case>)>,
 ) -> Result<()> {
     let mut inbox = Inbox::new(stream.into_split());
-    let mut topic = None;
+    let (mut client, mut topic) = (0, None);
     while topic.is_none() {
         let mut arrived = 0;
         inbox
             .read(|first, octets| match first >> 4 {
                 // QoS 1 counts where its acknowledgement arrives.
                 kind::PUBLISH => arrived += u64::from(first & 0b110 == 0),
-                kind::SUBSCRIBE => {
-                    // One octet of length is enough for the filters that are subscribed to here.
-                    let end = octets.len() - 1;
-                    topic =
-                        octets.get(6..end).map(|name| String::from_utf8_lossy(name).into_owned());
-                }
+                kind::CONNECT => client = client_id(octets).map_or(0, |id| number(&id)),
+                // One octet of length is enough for the filters that are subscribed to here.
+                kind::SUBSCRIBE => topic = text(octets.get(4..).unwrap_or_default()),
                 _ => {}
             })
             .await?;
-        arrivals.add(arrived);
+        ledger.add(client, arrived);
     }
     let topic = topic.ok_or_else(|| eyre!("no topic"))?;
     told.mark_unchanged();
@@ -400,7 +449,20 @@ async fn sink(
         let (go, Some(case)) = *told.borrow_and_update() else { continue };
         let batch = packets::publishes(&topic, QoS::AtMostOnce, case.payload, case.batch);
         for _ in 0..go.each / u64::from(case.batch) {
-            inbox.writer.write_all(&batch).await?;
+            ledger.send(client, case, &batch, &mut inbox.writer).await?;
         }
     }
+}
+
+/// The client id in a CONNECT of MQTT 3.1.1: behind the header, "MQTT", level, flags and keep alive.
+fn client_id(connect: &[u8]) -> Option<String> {
+    let body = connect.iter().skip(1).position(|octet| octet & 0x80 == 0)? + 2;
+    text(connect.get(body + 10..)?)
+}
+
+/// A text with its length before it.
+fn text(octets: &[u8]) -> Option<String> {
+    let (length, rest) = octets.split_first_chunk::<2>()?;
+    let text = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
+    Some(String::from_utf8_lossy(text).into_owned())
 }
