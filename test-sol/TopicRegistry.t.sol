@@ -498,6 +498,19 @@ contract TopicRegistryTest is Fixture {
         remove(topicId);
     }
 
+    function test_RevertGiven_EarlierSaleRunsLonger() public {
+        uint64 longest = buy(30);
+        IAccessMarket.Order memory shorter = order(SUBSCRIBE, 1);
+        shorter.wallet = stranger;
+        vm.prank(stranger);
+        market.buy{value: PRICE}(shorter);
+        vm.warp(longest - 1);
+        vm.expectRevert(abi.encodeWithSelector(IAccessMarket.PaidGrantsRunning.selector, topicId, longest));
+        remove(topicId);
+        vm.warp(longest);
+        remove(topicId);
+    }
+
     function test_DeleteAfterRefund() public {
         buy(2);
         revokeFrom(buyer, SUBSCRIBE);
@@ -549,6 +562,17 @@ contract TopicRegistryTest is Fixture {
         vm.expectRevert(abi.encodeWithSelector(IAccessMarket.NothingToSettle.selector, topicId, stranger, SUBSCRIBE));
         market.settle(topicId, stranger, SUBSCRIBE);
         vm.warp(until);
+        market.settle(topicId, buyer, SUBSCRIBE);
+    }
+
+    function test_RevertWhen_SettlingBeforeTheLastWindow() public {
+        uint64 first = buy(1);
+        setOffer(SUBSCRIBE, priced(2 * PRICE));
+        uint64 last = buy(1);
+        vm.warp(first);
+        vm.expectPartialRevert(IAccessMarket.NothingToSettle.selector);
+        market.settle(topicId, buyer, SUBSCRIBE);
+        vm.warp(last);
         market.settle(topicId, buyer, SUBSCRIBE);
     }
 
