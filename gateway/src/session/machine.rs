@@ -448,7 +448,8 @@ impl Machine {
             encode::disconnect(self.version, code, sentence.as_deref(), to_client);
         }
         let said_goodbye = matches!(end, End::ClientLeft | End::BrokerLeft);
-        if !said_goodbye && !(is_trusted && self.will_may_fire()) {
+        let may_fire = is_trusted && self.will_may_fire();
+        if !said_goodbye && !may_fire {
             encode::disconnect(self.version, reason::SUCCESS, None, to_broker);
         }
     }
