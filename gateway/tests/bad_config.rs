@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::process::{PROGRAM, set};
+use common::process::{self, set};
 use common::{PATIENCE, Stage, http, run, until};
 use eyre::{Result, ensure, eyre};
 use serde_json::json;
@@ -22,7 +22,7 @@ async fn stage() -> Result<&'static Stage> {
 
 /// Runs the program to its end.
 async fn program(arguments: &[&str]) -> Result<(Output, String)> {
-    let mut command = tokio::process::Command::new(PROGRAM);
+    let mut command = tokio::process::Command::new(process::program());
     command.args(arguments).kill_on_drop(true);
     let done = tokio::time::timeout(PATIENCE, command.output())
         .await
@@ -365,7 +365,7 @@ fn check_config_finds_nothing_wrong_with_the_sites_own_and_health_knows_ready_fr
         let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let (done, said) = program(&["health", &nobody, "--timeout", "1"]).await?;
         ensure!(!done.status.success() && said.contains(&nobody), "{said}");
-        let version = Command::new(PROGRAM).arg("--version").output()?;
+        let version = Command::new(process::program()).arg("--version").output()?;
         ensure!(version.status.success());
         Ok(())
     })

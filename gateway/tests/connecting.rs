@@ -91,6 +91,44 @@ fn a_will_is_judged_at_connect_and_again_when_it_would_fire() -> Result<()> {
     })
 }
 
+/// The broker fires wills by itself, at the latest when the gateway is gone and nobody can be asked any more.
+#[test]
+fn a_will_whose_right_has_ended_does_not_fire_even_if_the_gateway_is_killed() -> Result<()> {
+    run(async {
+        let mut stage = Stage::open_and_closed().await?;
+        let spy = stage.site.spy("#").await?;
+        let wallet = stage.site.wallets.publisher.address();
+        let topic = stage.topic("revoked").await?;
+        stage.grant(&topic, wallet, Right::Publish).await?;
+        stage.caught_up().await?;
+        let mut clients = Vec::new();
+        for way in Way::ALL {
+            for name in ["revoked/will", "open/will"] {
+                let id = format!("{}-{}", &name[..4], way.word());
+                let (payload, topic) = (way.word().into_bytes(), name.to_owned());
+                let will = Some(Will { topic, payload, qos: 1, retain: false });
+                let connect = Connect { will, ..Connect::of(way.version, &stage.publisher(&id)?) };
+                clients.push(stage.session_of(way, &connect).await?);
+            }
+        }
+        stage.revoke(&topic, wallet, Right::Publish).await?;
+        stage.caught_up().await?;
+        // Each session has seen the new state once it has answered, or ended because of it.
+        for client in &mut clients {
+            let _ = client.ping().await;
+        }
+        stage.site.gateway_mut()?.child.kill();
+        for way in Way::ALL {
+            let fired = |heard: &flytrap_site::Publish| {
+                heard.topic == "open/will" && heard.payload == way.word().as_bytes()
+            };
+            spy.until(PATIENCE, fired).await?;
+        }
+        ensure!(!spy.heard_on("revoked/will"), "it fired: {:?}", spy.heard());
+        Ok(())
+    })
+}
+
 /// W16 and THREATS A15: a stage of its own, where every connection to the broker can be counted.
 #[test]
 fn before_a_proof_the_broker_sees_not_one_octet() -> Result<()> {

@@ -402,14 +402,16 @@ fn sigterm_tells_clients_of_5_and_ends_with_0_within_ten_seconds_also_under_load
         let mut busy = stage.session(Way::plain(V5), &stage.stranger("busy")?).await?;
         let load = tokio::spawn(async move {
             let mut sent = 0_u32;
-            while busy.publish(&Publish::new("open/load", &[b'x'; 500])).await.is_ok() {
+            while busy.publish(&Publish::new("open/load", &[b'x'; 5_000])).await.is_ok() {
                 sent += 1;
                 tokio::task::yield_now().await;
             }
             sent
         });
-        // A connection that says nothing, and one that takes nothing, must not hold it up.
+        // A connection that says nothing, and one that takes nothing of what is published, must not hold it up.
         let silent = stage.dial(Way::plain(V311)).await?;
+        let mut deaf = stage.session(Way::plain(V5), &stage.stranger("deaf")?).await?;
+        assert_eq!(deaf.subscribe(&[("open/load", 0)]).await?, [0]);
         let mqtt = stage.site.mqtt()?;
         tokio::time::sleep(Duration::from_millis(200)).await;
         let began = Instant::now();
@@ -428,7 +430,7 @@ fn sigterm_tells_clients_of_5_and_ends_with_0_within_ten_seconds_also_under_load
         }
         ensure!(load.await? > 0, "there was no load");
         ensure!(Raw::plain(V311, mqtt).await.is_err(), "it still listens");
-        drop(silent);
+        drop((silent, deaf));
         Ok(())
     })
 }

@@ -1,12 +1,12 @@
-//! ACCEPTANCE W20, W42: silence, size and malformed packets end one session and never reach the broker.
+//! ACCEPTANCE W20, W38, W42: silence, size, number and malformed packets end one session, cost bounded memory and hold up nobody.
 
 mod common;
 
 use std::time::{Duration, Instant};
 
-use common::raw::{Connect, Got, Publish, packet, property, subscribe, text};
-use common::{PATIENCE, PUBLIC, Stage, V5, V311, Version, Way, run};
-use eyre::{Result, bail, ensure};
+use common::raw::{self, Connect, Got, Publish, Raw, packet, property, subscribe, text};
+use common::{PATIENCE, PUBLIC, Stage, V5, V311, Version, Way, run, until};
+use eyre::{Result, bail, ensure, eyre};
 use flytrap_site::Packet;
 use tokio::sync::OnceCell;
 
@@ -244,6 +244,86 @@ fn a_malformed_packet_ends_that_session_only_and_never_reaches_the_broker() -> R
             ensure!(honest, "{what}: the broker saw {packets:?}");
         }
         assert_eq!(bystander.ping().await?, [], "the bystander goes on");
+        Ok(())
+    })
+}
+
+/// W38, THREATS D01.
+#[test]
+fn among_five_hundred_silent_connections_an_honest_client_connects_within_a_second() -> Result<()> {
+    run(async {
+        let stage = stage().await?;
+        for tls in [false, true] {
+            let target = stage.target(tls)?;
+            let mut silent = Vec::new();
+            for _ in 0..250 {
+                let client = Raw::plain_from(V311, [127, 0, 0, 30].into(), target.address).await?;
+                silent.push(client);
+            }
+            let began = Instant::now();
+            let way = Way { version: V5, tls };
+            let mut honest = stage.session(way, &stage.stranger(&format!("honest-{tls}"))?).await?;
+            assert_eq!(honest.ping().await?, []);
+            ensure!(began.elapsed() < Duration::from_secs(1), "{way:?}: {:?}", began.elapsed());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn connections_of_one_origin_are_bounded_and_another_origin_has_its_own() -> Result<()> {
+    run(async {
+        let stage = Stage::configured("[limits]\nmax_connections_per_origin = 3").await?;
+        let (mqtt, good) = (stage.site.mqtt()?, |n: u8| stage.stranger(&format!("seat-{n}")));
+        let mut seated = Vec::new();
+        for n in 0..3 {
+            let mut client = Raw::plain_from(V311, [127, 0, 0, 31].into(), mqtt).await?;
+            assert_eq!(client.connect(&Connect::of(V311, &good(n)?)).await?, 0);
+            seated.push(client);
+        }
+        let connect = Connect::of(V311, &good(4)?);
+        let fourth = raw::attempt(V311, [127, 0, 0, 31].into(), mqtt, &connect).await?;
+        assert_eq!(fourth, None, "the fourth");
+        let other = raw::attempt(V311, [127, 0, 0, 32].into(), mqtt, &connect).await?;
+        assert_eq!(other, Some(0), "another origin");
+        seated.pop();
+        until("the seat to be free", || async {
+            let again = raw::attempt(V311, [127, 0, 0, 31].into(), mqtt, &connect).await?;
+            Ok((again == Some(0)).then_some(()))
+        })
+        .await
+    })
+}
+
+/// THREATS D07: what one subscriber does not take is neither kept without bound nor held against others.
+#[test]
+fn a_subscriber_that_takes_nothing_costs_bounded_memory_and_delays_nobody() -> Result<()> {
+    run(async {
+        let stage = Stage::open_and_closed().await?;
+        let resident = || -> Result<usize> {
+            let pid = stage.site.gateway()?.child.id();
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = line.and_then(|line| line.split_whitespace().next());
+            Ok(kib.ok_or_else(|| eyre!("no VmRSS"))?.parse::<usize>()? * 1024)
+        };
+        let mut deaf = stage.session(Way::plain(V311), &stage.stranger("deaf")?).await?;
+        let mut hears = stage.session(Way::plain(V311), &stage.stranger("hears")?).await?;
+        assert_eq!(deaf.subscribe(&[("open/flood", 0)]).await?, [0]);
+        assert_eq!(hears.subscribe(&[("open/mark", 0)]).await?, [0]);
+        let before = resident()?;
+        let mut publisher = stage.session(Way::plain(V5), &stage.stranger("floods")?).await?;
+        let payload = vec![b'x'; 100_000];
+        for _ in 0..500 {
+            publisher.publish(&Publish::new("open/flood", &payload)).await?;
+        }
+        publisher.publish(&Publish::new("open/mark", b"mark")).await?;
+        let began = Instant::now();
+        assert_eq!(hears.delivery().await?.payload, b"mark");
+        let grown = resident()?.saturating_sub(before);
+        eprintln!("50 MB published, {grown} octets more, mark after {:?}", began.elapsed());
+        ensure!(grown < 16 * 1024 * 1024, "{grown} octets more than before");
+        drop(deaf);
         Ok(())
     })
 }

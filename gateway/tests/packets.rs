@@ -341,39 +341,6 @@ fn an_alias_means_what_it_was_set_to_also_when_that_was_refused_and_nothing_else
     })
 }
 
-/// The other way round: the broker uses aliases towards the client, who must never resolve one to another name than was judged.
-#[test]
-fn aliases_towards_the_client_arrive_as_the_broker_means_them() -> Result<()> {
-    run(async {
-        let stage = stage().await?;
-        let connect = Connect {
-            properties: property::topic_alias_maximum(10),
-            ..Connect::of(V5, &stage.stranger("alias-down")?)
-        };
-        let mut reader = stage.session_of(Way::plain(V5), &connect).await?;
-        assert_eq!(reader.subscribe(&[("open/down/#", 0)]).await?, [0]);
-        let mut broker = stage.direct(V311, "").await?;
-        let mut names = std::collections::HashMap::new();
-        for n in 0..20 {
-            let topic = format!("open/down/{}", n % 3);
-            broker.publish(&Publish::new(&topic, topic.as_bytes())).await?;
-            let delivery = reader.delivery().await?;
-            let resolved = match delivery.alias {
-                None => delivery.topic,
-                Some(alias) if delivery.topic.is_empty() => {
-                    names.get(&alias).cloned().unwrap_or_default()
-                }
-                Some(alias) => {
-                    names.insert(alias, delivery.topic.clone());
-                    delivery.topic
-                }
-            };
-            assert_eq!(resolved.as_bytes(), delivery.payload);
-        }
-        Ok(())
-    })
-}
-
 /// W2 for retained messages: those of a name the reader may not read stay with the broker, also under a filter that was granted.
 #[test]
 fn a_retained_message_is_judged_like_any_other() -> Result<()> {

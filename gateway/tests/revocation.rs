@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::raw::{Connect, Got, Publish, Raw, acknowledge, property};
 use common::{BOUND, FAR, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V311, Version, Way, run};
@@ -389,13 +389,66 @@ fn a_grant_that_runs_out_stops_delivery_by_itself_within_a_second() -> Result<()
             assert_eq!(reader.subscribe(&[(&name, 0)]).await?, [0]);
             // No block is made meanwhile: time alone ends the right.
             closing(way.version, &reader.ended(Duration::from_secs(6)).await?, 0x87)?;
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
             let end = Duration::from_secs(until);
             ensure!(
                 now >= end && now < end + Duration::from_secs(1),
                 "{way:?}: ended at {now:?}, wanted {end:?}"
             );
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_token_or_device_key_that_runs_out_ends_its_session_within_a_second() -> Result<()> {
+    run(async {
+        let stage = stage().await?;
+        let key = &stage.site.wallets.spare[0];
+        for (n, version) in [(0, V311), (1, V5)] {
+            let (way, end) = (Way::tls(version), unix_now() + 3);
+            let place = stage.site.place();
+            let id = format!("short-token-{n}");
+            let token = flytrap_site::token_between(key, &place, &id, end - 60, end)?;
+            let device =
+                stage.device(key.address(), 50 + n, &format!("short-key-{n}"), end).await?;
+            stage.caught_up().await?;
+            let mut sessions =
+                [stage.session(way, &token).await?, stage.session(way, &device.login).await?];
+            for session in &mut sessions {
+                closing(version, &session.ended(Duration::from_secs(6)).await?, 0x87)?;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+                let end = Duration::from_secs(end);
+                ensure!(
+                    now >= end && now < end + Duration::from_secs(1),
+                    "{now:?}, wanted {end:?}"
+                );
+            }
+        }
+        Ok(())
+    })
+}
+
+/// DESIGN section 5: restrictions act at first sight, permissions when settled.
+#[test]
+fn with_confirmations_a_grant_waits_for_its_blocks_and_a_revocation_does_not() -> Result<()> {
+    run(async {
+        let stage = Stage::configured("[chain]\nconfirmations = 2").await?;
+        let wallet = stage.site.wallets.reader.address();
+        let topic = stage.topic("slow").await?;
+        stage.site.chain.mine(2).await?;
+        stage.grant(&topic, wallet, Right::Subscribe).await?;
+        let mut reader = stage.session(Way::plain(V5), &stage.reader("slow")?).await?;
+        for more in 0..2 {
+            stage.caught_up().await?;
+            assert_eq!(reader.subscribe(&[("slow", 0)]).await?, [0x87], "{more} blocks on top");
+            stage.site.chain.mine(1).await?;
+        }
+        stage.caught_up().await?;
+        assert_eq!(reader.subscribe(&[("slow", 0)]).await?, [0], "2 blocks on top");
+        let done = stage.revoke(&topic, wallet, Right::Subscribe).await?;
+        closing(V5, &reader.ended(PATIENCE).await?, 0x87)?;
+        ensure!(done.seen.elapsed() < BOUND, "{:?}", done.seen.elapsed());
         Ok(())
     })
 }

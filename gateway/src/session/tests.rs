@@ -1,5 +1,7 @@
 //! Histories played to the machine, judged by what would have reached the broker and the client.
 
+#![allow(clippy::cast_possible_truncation, reason = "packets made here are small")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,7 +159,7 @@ impl Played {
         Self::new(world, &Connect { topic_alias_maximum: 5, ..Connect::bare(version) }, TERMS)
     }
 
-    fn from_client(&mut self, octets: &[u8]) -> &mut Self {
+    fn client_sends(&mut self, octets: &[u8]) -> &mut Self {
         let (mut ahead, mut back) = (Vec::new(), Vec::new());
         let (mut to_broker, mut to_client) =
             (Lane::new(octets, &mut ahead), Lane::new(&[], &mut back));
@@ -170,7 +172,7 @@ impl Played {
         self
     }
 
-    fn from_broker(&mut self, octets: &[u8]) -> &mut Self {
+    fn broker_sends(&mut self, octets: &[u8]) -> &mut Self {
         let (mut ahead, mut back) = (Vec::new(), Vec::new());
         let (mut to_client, mut to_broker) =
             (Lane::new(octets, &mut ahead), Lane::new(&[], &mut back));
@@ -262,7 +264,7 @@ fn an_allowed_publish_is_forwarded_as_it_came() {
             publish(version, QoS::ExactlyOnce, 8, "farm", None),
         ]
         .concat();
-        assert_eq!(played.from_client(&octets).sent(), (octets, vec![]));
+        assert_eq!(played.client_sends(&octets).sent(), (octets, vec![]));
         assert_eq!(played.machine.traffic.publishes_allowed, 3);
     }
 }
@@ -285,7 +287,7 @@ fn a_refused_publish_never_reaches_the_broker_and_is_answered_by_version_and_qos
         connect.request_problem_information = false;
         let mut played = Played::new(&world, &connect, TERMS);
         let octets = publish(version, qos, 0xFFFE, "farm/ph", None);
-        assert_eq!(played.from_client(&octets).sent(), (vec![], answer), "{version:?} {qos:?}");
+        assert_eq!(played.client_sends(&octets).sent(), (vec![], answer), "{version:?} {qos:?}");
         assert!(played.end.is_none());
         let notes = played.machine.take_notes();
         assert_eq!((notes.len(), notes[0].kind, notes[0].count), (1, AlertKind::PublishRefused, 1));
@@ -298,11 +300,11 @@ fn a_refusal_says_why_if_the_client_wants_to_know_and_it_fits() {
     let world = World::new().topic("farm");
     let octets = publish(Version::V5, QoS::AtLeastOnce, 1, "farm/ph", None);
     let mut played = Played::bare(&world, Version::V5);
-    let (_, answer) = played.from_client(&octets).sent();
+    let (_, answer) = played.client_sends(&octets).sent();
     assert!(answer.windows(8).any(|w| w == b"no grant"), "{answer:02x?}");
     let mut small = Connect::bare(Version::V5);
     small.maximum_packet_size = 40.try_into().ok();
-    let (_, answer) = Played::new(&world, &small, TERMS).from_client(&octets).sent();
+    let (_, answer) = Played::new(&world, &small, TERMS).client_sends(&octets).sent();
     assert_eq!(answer, [0x40, 3, 0, 1, 0x87]);
 }
 
@@ -312,7 +314,7 @@ fn a_listener_may_close_on_a_refused_publish_of_mqtt_3() {
     let terms = Terms { deny_action: DenyAction::Close, ..TERMS };
     for (version, closes) in [(Version::V31, true), (Version::V311, true), (Version::V5, false)] {
         let mut played = Played::new(&world, &Connect::bare(version), terms);
-        played.from_client(&publish(version, QoS::AtMostOnce, 0, "farm/ph", None));
+        played.client_sends(&publish(version, QoS::AtMostOnce, 0, "farm/ph", None));
         assert_eq!(matches!(played.end, Some(End::Refused(_))), closes, "{version:?}");
         assert_eq!(played.sent().0, Vec::<u8>::new());
     }
@@ -325,10 +327,10 @@ fn the_pubrel_of_a_refused_publish_is_answered_by_the_gateway_once() {
         [(Version::V311, vec![0x70, 2, 0, 9]), (Version::V5, vec![0x70, 3, 0, 9, 0x92])]
     {
         let mut played = Played::bare(&world, version);
-        played.from_client(&publish(version, QoS::ExactlyOnce, 9, "farm/ph", None)).sent();
+        played.client_sends(&publish(version, QoS::ExactlyOnce, 9, "farm/ph", None)).sent();
         let pubrel = [0x62, 2, 0, 9];
-        assert_eq!(played.from_client(&pubrel).sent(), (vec![], answer));
-        assert_eq!(played.from_client(&pubrel).sent(), (pubrel.to_vec(), vec![]));
+        assert_eq!(played.client_sends(&pubrel).sent(), (vec![], answer));
+        assert_eq!(played.client_sends(&pubrel).sent(), (pubrel.to_vec(), vec![]));
     }
 }
 
@@ -340,8 +342,8 @@ fn answers_keep_the_order_of_the_publishes() {
         publish(Version::V311, QoS::AtLeastOnce, 1, "a", None),
         publish(Version::V311, QoS::AtLeastOnce, 2, "b", None),
     );
-    assert_eq!(played.from_client(&[good.clone(), bad].concat()).sent(), (good, vec![]));
-    let (_, answers) = played.from_broker(&[0x40, 2, 0, 1]).sent();
+    assert_eq!(played.client_sends(&[good.clone(), bad].concat()).sent(), (good, vec![]));
+    let (_, answers) = played.broker_sends(&[0x40, 2, 0, 1]).sent();
     assert_eq!(answers, [0x40, 2, 0, 1, 0x40, 2, 0, 2]);
 }
 
@@ -353,7 +355,7 @@ fn subscribe_is_cut_to_what_is_allowed_and_suback_keeps_the_clients_order() {
         let mut played = Played::bare(&world, version);
         let wanted =
             subscribe(version, 77, &["farm/secret/x", "farm/a", "#", "$share/g/farm/b", "$SYS/#"]);
-        let (to_broker, to_client) = played.from_client(&wanted).sent();
+        let (to_broker, to_client) = played.client_sends(&wanted).sent();
         assert_eq!(to_broker, subscribe(version, 77, &["farm/a", "$share/g/farm/b"]));
         assert_eq!(to_client, Vec::<u8>::new());
         let answer = |codes: &[u8]| {
@@ -362,7 +364,7 @@ fn subscribe_is_cut_to_what_is_allowed_and_suback_keeps_the_clients_order() {
             body.extend_from_slice(codes);
             packet(0x90, &body)
         };
-        let (_, suback) = played.from_broker(&answer(&[1, 0x80])).sent();
+        let (_, suback) = played.broker_sends(&answer(&[1, 0x80])).sent();
         assert_eq!(suback, answer(&[no, 1, no, 0x80, no]));
     }
 }
@@ -372,7 +374,7 @@ fn a_subscribe_of_refused_filters_alone_is_answered_by_the_gateway() {
     let world = World::new().topic("farm");
     let mut played = Played::bare(&world, Version::V311);
     let (to_broker, to_client) =
-        played.from_client(&subscribe(Version::V311, 0xFFFE, &["farm/a", "x"])).sent();
+        played.client_sends(&subscribe(Version::V311, 0xFFFE, &["farm/a", "x"])).sent();
     assert_eq!((to_broker, to_client), (vec![], vec![0x90, 4, 0xFF, 0xFE, 0x80, 0x80]));
 }
 
@@ -380,11 +382,11 @@ fn a_subscribe_of_refused_filters_alone_is_answered_by_the_gateway() {
 fn subscriptions_are_bounded() {
     let world = World::new().topic("farm").grant("farm", Right::Subscribe, NOW + 10);
     let mut played = Played::bare(&world, Version::V5);
-    played.from_client(&subscribe(Version::V5, 1, &["farm/1", "farm/2", "farm/3", "farm/4"]));
+    played.client_sends(&subscribe(Version::V5, 1, &["farm/1", "farm/2", "farm/3", "farm/4"]));
     assert_eq!(played.sent().0, subscribe(Version::V5, 1, &["farm/1", "farm/2", "farm/3"]));
-    let (_, suback) = played.from_broker(&[0x90, 6, 0, 1, 0, 0, 0, 0]).sent();
+    let (_, suback) = played.broker_sends(&[0x90, 6, 0, 1, 0, 0, 0, 0]).sent();
     assert_eq!(suback, [0x90, 7, 0, 1, 0, 0, 0, 0, 0x97]);
-    let (to_broker, _) = played.from_client(&subscribe(Version::V5, 2, &["farm/3"])).sent();
+    let (to_broker, _) = played.client_sends(&subscribe(Version::V5, 2, &["farm/3"])).sent();
     assert_eq!(to_broker, subscribe(Version::V5, 2, &["farm/3"]), "a renewed one is not a new one");
 }
 
@@ -399,14 +401,14 @@ fn a_delivery_without_right_is_withheld_and_answered_in_the_clients_stead() {
             (QoS::ExactlyOnce, vec![0x50, 2, 0, 5]),
         ] {
             let message = publish(version, qos, 5, "b/x", None);
-            assert_eq!(played.from_broker(&message).sent(), (answer, vec![]), "{qos:?}");
+            assert_eq!(played.broker_sends(&message).sent(), (answer, vec![]), "{qos:?}");
         }
         let pubrel = [0x62, 2, 0, 5];
-        let (to_broker, to_client) = played.from_broker(&pubrel).sent();
+        let (to_broker, to_client) = played.broker_sends(&pubrel).sent();
         assert_eq!((to_broker, to_client), (vec![0x70, 2, 0, 5], vec![]));
         let allowed = publish(version, QoS::ExactlyOnce, 5, "a/x", None);
-        assert_eq!(played.from_broker(&allowed).sent(), (vec![], allowed));
-        assert_eq!(played.from_broker(&pubrel).sent(), (vec![], pubrel.to_vec()));
+        assert_eq!(played.broker_sends(&allowed).sent(), (vec![], allowed));
+        assert_eq!(played.broker_sends(&pubrel).sent(), (vec![], pubrel.to_vec()));
     }
 }
 
@@ -418,27 +420,27 @@ fn a_revocation_stops_the_next_message_and_unsubscribes_at_the_broker() {
         .grant("a", Right::Subscribe, NOW + 10)
         .grant("b", Right::Subscribe, NOW + 10);
     let mut played = Played::bare(&world, Version::V311);
-    played.from_client(&subscribe(Version::V311, 1, &["a/x", "b/x"])).sent();
-    played.from_broker(&[0x90, 4, 0, 1, 0, 0]).sent();
+    played.client_sends(&subscribe(Version::V311, 1, &["a/x", "b/x"])).sent();
+    played.broker_sends(&[0x90, 4, 0, 1, 0, 0]).sent();
     let message = publish(Version::V311, QoS::AtMostOnce, 0, "a/x", None);
-    assert_eq!(played.from_broker(&message).sent(), (vec![], message.clone()));
+    assert_eq!(played.broker_sends(&message).sent(), (vec![], message.clone()));
     world.revoke("a", Right::Subscribe);
     let (to_broker, _) = played.follow(&world).sent();
     assert_eq!(to_broker, unsubscribe(Version::V311, 0xFFFF, "a/x"));
     assert!(played.end.is_none(), "the other subscription lives on");
-    assert_eq!(played.from_broker(&message).sent(), (vec![], vec![]));
+    assert_eq!(played.broker_sends(&message).sent(), (vec![], vec![]));
     let answer = [0xB0, 2, 0xFF, 0xFF];
-    assert_eq!(played.from_broker(&answer).sent(), (vec![], vec![]), "not the client's to see");
-    played.from_client(&unsubscribe(Version::V311, 0xFFFF, "b/x")).sent();
-    assert_eq!(played.from_broker(&answer).sent(), (vec![], answer.to_vec()));
+    assert_eq!(played.broker_sends(&answer).sent(), (vec![], vec![]), "not the client's to see");
+    played.client_sends(&unsubscribe(Version::V311, 0xFFFF, "b/x")).sent();
+    assert_eq!(played.broker_sends(&answer).sent(), (vec![], answer.to_vec()));
 }
 
 #[test]
 fn a_session_that_has_lost_all_it_was_there_for_is_told_and_ended() {
     let mut world = World::new().topic("a").grant("a", Right::Subscribe, NOW + 10);
     let mut played = Played::bare(&world, Version::V5);
-    played.from_client(&subscribe(Version::V5, 1, &["a/x"]));
-    played.from_broker(&[0x90, 4, 0, 1, 0, 0]).sent();
+    played.client_sends(&subscribe(Version::V5, 1, &["a/x"]));
+    played.broker_sends(&[0x90, 4, 0, 1, 0, 0]).sent();
     world.revoke("a", Right::Subscribe);
     let end = played.follow(&world).end.take().unwrap();
     assert!(
@@ -454,10 +456,10 @@ fn a_session_that_has_lost_all_it_was_there_for_is_told_and_ended() {
 fn a_right_that_ends_between_subscribe_and_suback_is_taken_back() {
     let mut world = World::new().topic("a").grant("a", Right::Subscribe, NOW + 10);
     let mut played = Played::bare(&world, Version::V311);
-    played.from_client(&subscribe(Version::V311, 1, &["a/x"])).sent();
+    played.client_sends(&subscribe(Version::V311, 1, &["a/x"])).sent();
     world.revoke("a", Right::Subscribe);
     played.follow(&world);
-    let (to_broker, to_client) = played.from_broker(&[0x90, 3, 0, 1, 0]).sent();
+    let (to_broker, to_client) = played.broker_sends(&[0x90, 3, 0, 1, 0]).sent();
     assert_eq!(to_client, [0x90, 3, 0, 1, 0]);
     assert_eq!(to_broker, unsubscribe(Version::V311, 0xFFFF, "a/x"));
 }
@@ -470,17 +472,17 @@ fn paid_time_ends_by_itself() {
         NOW + 10,
     );
     let mut played = Played::bare(&world, Version::V311);
-    played.from_client(&subscribe(Version::V311, 1, &["a/x"]));
-    played.from_broker(&[0x90, 3, 0, 1, 0]).sent();
+    played.client_sends(&subscribe(Version::V311, 1, &["a/x"]));
+    played.broker_sends(&[0x90, 3, 0, 1, 0]).sent();
     assert!(played.machine.take_rearm());
     assert_eq!(played.machine.deadline().1, Some(NOW + 10));
     let message = publish(Version::V311, QoS::AtMostOnce, 0, "a/x", None);
     played.machine.set_clock(clock(NOW + 9, 9));
-    assert_eq!(played.from_broker(&message).sent().1, message);
-    assert_eq!(played.from_client(&message).sent().0, message);
+    assert_eq!(played.broker_sends(&message).sent().1, message);
+    assert_eq!(played.client_sends(&message).sent().0, message);
     played.machine.set_clock(clock(NOW + 10, 10));
-    assert_eq!(played.from_broker(&message).sent(), (vec![], vec![]));
-    assert_eq!(played.from_client(&message).sent(), (vec![], vec![]));
+    assert_eq!(played.broker_sends(&message).sent(), (vec![], vec![]));
+    assert_eq!(played.client_sends(&message).sent(), (vec![], vec![]));
     let (to_broker, _) = played.tick(&world, clock(NOW + 10, 10)).sent();
     assert_eq!(to_broker, unsubscribe(Version::V311, 0xFFFF, "a/x"));
 }
@@ -490,29 +492,29 @@ fn an_alias_is_spelt_out_until_the_broker_knows_it() {
     let mut world = World::new().topic("a").topic("b").grant("a", Right::Publish, NOW + 10);
     let mut played = Played::bare(&world, Version::V5);
     let v5 = |topic, alias| publish(Version::V5, QoS::AtMostOnce, 0, topic, Some(alias));
-    assert_eq!(played.from_client(&v5("a", 1)).sent().0, v5("a", 1));
-    assert_eq!(played.from_client(&v5("", 1)).sent().0, v5("", 1));
+    assert_eq!(played.client_sends(&v5("a", 1)).sent().0, v5("a", 1));
+    assert_eq!(played.client_sends(&v5("", 1)).sent().0, v5("", 1));
     assert_eq!(
-        played.from_client(&v5("b", 1)).sent().0,
+        played.client_sends(&v5("b", 1)).sent().0,
         Vec::<u8>::new(),
         "refused, but now it means b"
     );
     assert_eq!(
-        played.from_client(&v5("", 1)).sent().0,
+        played.client_sends(&v5("", 1)).sent().0,
         Vec::<u8>::new(),
         "so it does not mean a any more"
     );
     world = world.grant("b", Right::Publish, NOW + 10);
     played.follow(&world);
     assert_eq!(
-        played.from_client(&v5("", 1)).sent().0,
+        played.client_sends(&v5("", 1)).sent().0,
         v5("b", 1),
         "spelt out: the broker knows a"
     );
-    assert_eq!(played.from_client(&v5("", 1)).sent().0, v5("", 1));
-    assert!(matches!(played.from_client(&v5("", 2)).end, Some(End::ClientAlias)), "never set");
+    assert_eq!(played.client_sends(&v5("", 1)).sent().0, v5("", 1));
+    assert!(matches!(played.client_sends(&v5("", 2)).end, Some(End::ClientAlias)), "never set");
     assert!(
-        matches!(played.from_client(&v5("a", 6)).end, Some(End::ClientAlias)),
+        matches!(played.client_sends(&v5("a", 6)).end, Some(End::ClientAlias)),
         "past the maximum"
     );
 }
@@ -522,12 +524,12 @@ fn a_withheld_alias_is_spelt_out_to_the_client() {
     let mut world = World::new().topic("a");
     let mut played = Played::bare(&world, Version::V5);
     let v5 = |topic, alias| publish(Version::V5, QoS::AtMostOnce, 0, topic, Some(alias));
-    assert_eq!(played.from_broker(&v5("a/x", 1)).sent().1, Vec::<u8>::new());
+    assert_eq!(played.broker_sends(&v5("a/x", 1)).sent().1, Vec::<u8>::new());
     world = world.grant("a", Right::Subscribe, NOW + 10);
     played.follow(&world);
-    assert_eq!(played.from_broker(&v5("", 1)).sent().1, v5("a/x", 1));
-    assert_eq!(played.from_broker(&v5("", 1)).sent().1, v5("", 1));
-    assert!(matches!(played.from_broker(&v5("", 2)).end, Some(End::BrokerFault(_))));
+    assert_eq!(played.broker_sends(&v5("", 1)).sent().1, v5("a/x", 1));
+    assert_eq!(played.broker_sends(&v5("", 1)).sent().1, v5("", 1));
+    assert!(matches!(played.broker_sends(&v5("", 2)).end, Some(End::BrokerFault(_))));
 }
 
 #[test]
@@ -569,11 +571,11 @@ fn a_disconnect_with_will_becomes_an_ordinary_one_if_the_will_may_not_fire() {
     let connect = read_connect(frame(&octets, 1000).unwrap().unwrap()).unwrap();
     let with_will = [0xE0, 1, 0x04];
     let mut played = Played::new(&world, &connect, TERMS);
-    assert_eq!(played.from_client(&with_will).sent().0, with_will);
+    assert_eq!(played.client_sends(&with_will).sent().0, with_will);
     let mut played = Played::new(&world, &connect, TERMS);
     world.revoke("a", Right::Publish);
     played.follow(&world);
-    assert_eq!(played.from_client(&with_will).sent().0, [0xE0, 0]);
+    assert_eq!(played.client_sends(&with_will).sent().0, [0xE0, 0]);
     assert!(matches!(played.end, Some(End::ClientLeft)));
 }
 
@@ -586,17 +588,17 @@ fn keep_alive_is_watched_on_both_sides() {
     assert_eq!(played.machine.deadline().0, Some(Duration::from_secs(10)));
     // Refused publishes keep the client alive, but the broker hears nothing of them.
     played.machine.set_clock(clock(NOW + 9, 9));
-    played.from_client(&publish(Version::V311, QoS::AtMostOnce, 0, "a", None));
+    played.client_sends(&publish(Version::V311, QoS::AtMostOnce, 0, "a", None));
     let pingreq = vec![0xC0, 0];
     assert_eq!(played.tick(&world, clock(NOW + 10, 10)).sent().0, pingreq);
-    played.from_client(&[0xC0, 0]);
+    played.client_sends(&[0xC0, 0]);
     assert_eq!(played.sent().0, pingreq);
     assert_eq!(
-        played.from_broker(&[0xD0, 0]).sent().1,
+        played.broker_sends(&[0xD0, 0]).sent().1,
         Vec::<u8>::new(),
         "the answer to the gateway's own"
     );
-    assert_eq!(played.from_broker(&[0xD0, 0]).sent().1, [0xD0, 0]);
+    assert_eq!(played.broker_sends(&[0xD0, 0]).sent().1, [0xD0, 0]);
     assert!(played.tick(&world, clock(NOW + 24, 24)).end.is_none());
     assert!(matches!(played.tick(&world, clock(NOW + 25, 25)).end, Some(End::KeepAlive)));
 }
@@ -615,7 +617,7 @@ fn what_a_client_may_not_send_ends_the_session_unforwarded() {
     for octets in cases {
         let mut played = Played::bare(&world, Version::V311);
         assert!(
-            matches!(played.from_client(octets).end, Some(End::ClientFault(_))),
+            matches!(played.client_sends(octets).end, Some(End::ClientFault(_))),
             "{octets:02x?}"
         );
         assert_eq!(played.sent(), (vec![], vec![]), "{octets:02x?}");
@@ -635,7 +637,7 @@ fn what_a_broker_may_not_send_ends_the_session_undelivered() {
     for octets in cases {
         let mut played = Played::bare(&world, Version::V311);
         assert!(
-            matches!(played.from_broker(octets).end, Some(End::BrokerFault(_))),
+            matches!(played.broker_sends(octets).end, Some(End::BrokerFault(_))),
             "{octets:02x?}"
         );
         assert_eq!(played.sent(), (vec![], vec![]), "{octets:02x?}");
@@ -686,11 +688,11 @@ fn a_disconnect_that_raises_the_session_expiry_from_zero_is_a_fault() {
     let world = World::new().topic("a");
     let raise = [0xE0, 7, 0, 5, 0x11, 0, 0, 0, 10];
     let mut played = Played::bare(&world, Version::V5);
-    assert!(matches!(played.from_client(&raise).end, Some(End::ClientFault(_))));
+    assert!(matches!(played.client_sends(&raise).end, Some(End::ClientFault(_))));
     assert_eq!(played.sent().0, Vec::<u8>::new());
     let connect = Connect { session_expiry: 1, ..Connect::bare(Version::V5) };
     let mut played = Played::new(&world, &connect, TERMS);
-    assert!(matches!(played.from_client(&raise).end, Some(End::ClientLeft)));
+    assert!(matches!(played.client_sends(&raise).end, Some(End::ClientLeft)));
     assert_eq!(played.sent().0, raise);
 }
 
@@ -710,11 +712,11 @@ fn what_one_session_may_subscribe_to_is_bounded_in_octets() {
         let (low, middle, high) = (body.len() & 0x7F, body.len() >> 7 & 0x7F, body.len() >> 14);
         octets.extend([low as u8 | 0x80, middle as u8 | 0x80, high as u8]);
         octets.extend_from_slice(&body);
-        let (to_broker, to_client) = played.from_client(&octets).sent();
+        let (to_broker, to_client) = played.client_sends(&octets).sent();
         if to_broker.is_empty() {
             codes.push(to_client[5]);
         } else {
-            played.from_broker(&[0x90, 4, 0, id as u8, 0, 0]).sent();
+            played.broker_sends(&[0x90, 4, 0, id as u8, 0, 0]).sent();
         }
     }
     assert_eq!(codes, [0x97; 12], "eight of 60,002 octets fit half a mebibyte");
@@ -726,7 +728,7 @@ fn subscribe_packets_that_the_broker_does_not_answer_are_bounded() {
     let terms = Terms { max_subscriptions: 5_000, ..TERMS };
     let mut played = Played::new(&world, &Connect::bare(Version::V311), terms);
     let octets = subscribe(Version::V311, 1, &["a/x", "b", "b", "b", "b", "b"]);
-    let ended = (0..5_000).position(|_| played.from_client(&octets).end.is_some());
+    let ended = (0..5_000).position(|_| played.client_sends(&octets).end.is_some());
     assert_eq!(ended, Some(1_024));
 }
 
@@ -736,12 +738,12 @@ fn many_lost_filters_are_taken_back_in_few_packets() {
     world = world.grant("b", Right::Subscribe, NOW + 10);
     let terms = Terms { max_subscriptions: 5_000, ..TERMS };
     let mut played = Played::new(&world, &Connect::bare(Version::V311), terms);
-    played.from_client(&subscribe(Version::V311, 1, &["b/x"]));
-    played.from_broker(&[0x90, 3, 0, 1, 0]);
+    played.client_sends(&subscribe(Version::V311, 1, &["b/x"]));
+    played.broker_sends(&[0x90, 3, 0, 1, 0]);
     for id in 1..=2_000_u16 {
         let [high, low] = id.to_be_bytes();
-        played.from_client(&subscribe(Version::V311, id, &[&format!("a/{id}")]));
-        played.from_broker(&[0x90, 3, high, low, 0]).sent();
+        played.client_sends(&subscribe(Version::V311, id, &[&format!("a/{id}")]));
+        played.broker_sends(&[0x90, 3, high, low, 0]).sent();
     }
     world.revoke("a", Right::Subscribe);
     let (to_broker, _) = played.follow(&world).sent();

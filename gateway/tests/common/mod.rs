@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
+pub mod fake_broker;
 pub mod foreign;
 pub mod http;
 pub mod onchain;
@@ -210,6 +211,16 @@ impl Stage {
             _ => None,
         });
         Ok(seen.into_iter().filter(|seen| Some(seen.connection) == connection).collect())
+    }
+
+    /// Waits until the broker has answered a SUBSCRIBE of the session with this client id.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn subscribed(&self, client_id: &str) -> Result<()> {
+        let suback = |seen: &Seen| matches!(seen.packet, Packet::Other { kind: 9, .. });
+        let answered = |_: &_| self.seen_of(client_id).is_ok_and(|seen| seen.iter().any(suback));
+        self.site.recorder()?.until(PATIENCE, answered).await
     }
 
     /// Where clients of this kind connect.

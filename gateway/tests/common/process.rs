@@ -21,8 +21,11 @@ pub struct Process {
     pub state: PathBuf,
 }
 
-/// The gateway's program.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_flytrap-gateway");
+/// The gateway's program: the one that was built with the tests, unless `FLYTRAP_GATEWAY_BIN` names another.
+pub fn program() -> PathBuf {
+    let built = env!("CARGO_BIN_EXE_flytrap-gateway");
+    std::env::var_os("FLYTRAP_GATEWAY_BIN").map_or_else(|| built.into(), PathBuf::from)
+}
 
 /// Sets `table.section.key`, whether there is one or not.
 pub fn set(table: &mut Table, section: &str, key: &str, value: impl Into<Value>) {
@@ -75,7 +78,7 @@ impl Stage {
     /// # Errors
     /// If it cannot be started.
     pub fn launch(&self, name: &str, config: &Path) -> Result<Child> {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.arg("run").arg("--config").arg(config).env("FLYTRAP_LOG", "info,flytrap=debug");
         self.site.spawn(name, command)
     }
