@@ -79,6 +79,26 @@ fn a_refusal_fits_the_clients_largest_packet_and_respects_its_wish_for_no_reason
             let Got::SubAck { codes, reason, .. } = client.get().await? else { bail!("no SUBACK") };
             assert_eq!((codes.as_slice(), reason.is_some()), (&[0x87][..], reasons), "case {n}");
         }
+        // The CONNACK of a refused CONNECT as well [MQTT-3.2.2-19].
+        for (most, reasons) in [(40, false), (400, true)] {
+            let will = raw::Will {
+                topic: "closed/will".into(),
+                payload: Vec::new(),
+                qos: 0,
+                retain: false,
+            };
+            let connect = Connect {
+                properties: property::maximum_packet_size(most),
+                will: Some(will),
+                ..Connect::of(V5, &stage.stranger("small-will")?)
+            };
+            let Got::ConnAck { code: 0x87, reason, .. } =
+                stage.dial(Way::plain(V5)).await?.connack(&connect).await?
+            else {
+                bail!("no CONNACK 0x87")
+            };
+            assert_eq!(reason.is_some(), reasons, "{most} octets");
+        }
         Ok(())
     })
 }

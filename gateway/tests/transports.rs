@@ -4,6 +4,7 @@ mod common;
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::process::set;
@@ -11,6 +12,8 @@ use common::raw::{self, Connect, Got, Publish, Raw};
 use common::{PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, Way, http, run, stock, until};
 use eyre::{Result, bail, ensure, eyre};
 use flytrap_site::{BrokerOptions, SiteOptions};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 use toml::{Table, Value};
@@ -25,6 +28,41 @@ async fn open(stage: Stage) -> Result<Stage> {
 
 async fn stage() -> Result<&'static Stage> {
     STAGE.get_or_try_init(|| async { open(Stage::new().await?).await }).await
+}
+
+/// A client that speaks one version of TLS and no other; stock clients only name the oldest they take.
+fn one_version(
+    stage: &Stage,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> Result<Arc<rustls::ClientConfig>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(stage.site.ca_file())? {
+        roots.add(certificate?)?;
+    }
+    let config = rustls::ClientConfig::builder_with_protocol_versions(&[version]);
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
+#[test]
+fn tls_1_2_alone_and_1_3_alone_are_served() -> Result<()> {
+    run(async {
+        let stage = stage().await?;
+        for tls in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            for version in [V311, V5] {
+                let config = one_version(stage, tls)?;
+                let mut client = Raw::tls_with(version, stage.site.mqtts()?, config).await?;
+                let login = stage.stranger(&format!("{:?}-{}", tls.version, version.level()))?;
+                assert_eq!(
+                    client.connect(&Connect::of(version, &login)).await?,
+                    0,
+                    "{:?}",
+                    tls.version
+                );
+                assert_eq!(client.ping().await?, [], "{:?}", tls.version);
+            }
+        }
+        Ok(())
+    })
 }
 
 #[test]

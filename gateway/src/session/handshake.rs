@@ -62,8 +62,8 @@ enum Refused {
 }
 
 impl Refused {
-    /// What the client is told; nothing where there is no packet for it.
-    fn answer(&self) -> Vec<u8> {
+    /// What the client is told; nothing where there is no packet for it. `takes`: octets of the largest packet that it wants [MQTT-3.2.2-19].
+    fn answer(&self, takes: usize) -> Vec<u8> {
         let mut out = Vec::new();
         let told = match self {
             Self::NoConnect(_) => None,
@@ -97,6 +97,10 @@ impl Refused {
             let is_translated = version.is_v5() || matches!(self, Self::Malformed(_));
             let code = if is_translated { code } else { reason::v3_connack(code) };
             encode::connack_refused(version, code, sentence.as_deref(), &mut out);
+            if out.len() > takes {
+                out.clear();
+                encode::connack_refused(version, code, None, &mut out);
+            }
         }
         out
     }
@@ -104,7 +108,8 @@ impl Refused {
 
 /// Reads CONNECT, decides, and opens the session at the broker. `None`: the client has been told why not.
 pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Option<Opened> {
-    match negotiate(&mut client, peer, shared).await {
+    let mut takes = usize::MAX;
+    match negotiate(&mut client, peer, shared, &mut takes).await {
         Ok((broker, machine, principal, carry, broker_carry)) => {
             let pump =
                 Pump { client: Side::new(client, carry), broker: Side::new(broker, broker_carry) };
@@ -118,7 +123,7 @@ pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Op
                 Refused::NoConnect(_) => debug!(peer = %peer.addr, why = %refused, "no session"),
                 _ => info!(peer = %peer.addr, why = %refused, "session refused"),
             }
-            turn_away(client, &refused.answer()).await;
+            turn_away(client, &refused.answer(takes)).await;
             None
         }
     }
@@ -130,6 +135,7 @@ async fn negotiate(
     client: &mut Stream,
     peer: &Peer,
     shared: &Shared,
+    takes: &mut usize,
 ) -> Result<Negotiated, Refused> {
     let limits = &shared.config.limits;
     let mut octets = Vec::new();
@@ -146,6 +152,9 @@ async fn negotiate(
         _ => return Err(Refused::NoConnect("it changed under our eyes")),
     };
     let version = connect.version;
+    if let Some(most) = connect.maximum_packet_size {
+        *takes = usize::try_from(most.get()).unwrap_or(usize::MAX);
+    }
 
     let view = shared.mirror.current();
     let fitness = shared.mirror.fitness();
