@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.30;
 
+import {IAccessMarket} from "./interfaces/IAccessMarket.sol";
 import {IBrokerRegistry} from "./interfaces/IBrokerRegistry.sol";
 import {ITopicRegistry} from "./interfaces/ITopicRegistry.sol";
 import {TopicName} from "./libraries/TopicName.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
-/// @title Topics of all brokers: names, owners, managers, offers.
-/// @dev The part of {AccessMarket} that knows nothing of grants and money.
-abstract contract TopicRegistry is ITopicRegistry {
+/// @title The one registry of topics on a chain: names, owners, managers, offers, countries.
+/// @dev Knows nothing of grants and money but whom to ask before a topic is deleted.
+contract TopicRegistry is ITopicRegistry {
     using SafeCast for uint256;
 
     /// @notice Longest period of an offer in seconds.
     uint32 public constant MAX_PERIOD = 3650 days;
     /// @notice Highest price of a period in wei, more than all the ether there is. Two offers fit one slot because of it.
     uint128 public constant MAX_PRICE = type(uint88).max;
+    /// @notice Most countries in one rule; there are 249.
+    uint256 public constant MAX_COUNTRIES = 256;
 
     /// @dev One slot. `epoch` outlives a deletion, the rest does not.
     struct Topic {
@@ -36,17 +39,25 @@ abstract contract TopicRegistry is ITopicRegistry {
         uint88 subscribePriceWei;
     }
 
+    struct Countries {
+        CountryMode mode;
+        bytes2[] codes;
+    }
+
     /// @inheritdoc ITopicRegistry
     IBrokerRegistry public immutable brokerRegistry;
+    /// @inheritdoc ITopicRegistry
+    IAccessMarket public immutable accessMarket;
 
     mapping(bytes32 topicId => Topic) private _topics;
     mapping(bytes32 topicId => Offers) private _offers;
     mapping(bytes32 topicId => address) private _candidates;
+    mapping(bytes32 topicId => mapping(uint256 epoch => Countries)) private _countries;
     mapping(bytes32 topicId => mapping(uint256 epoch => mapping(address wallet => bool))) private _managers;
 
-    constructor(IBrokerRegistry registry) {
-        if (address(registry) == address(0)) revert ZeroAddress();
-        brokerRegistry = registry;
+    constructor(IBrokerRegistry brokers, IAccessMarket market) {
+        brokerRegistry = brokers;
+        accessMarket = market;
     }
 
     /// @inheritdoc ITopicRegistry
@@ -60,23 +71,33 @@ abstract contract TopicRegistry is ITopicRegistry {
         TopicName.check(name);
         bytes memory path = TopicName.path(brokerId, name);
         topicId = keccak256(path);
-        Topic storage topic = _topics[topicId];
-        if (topic.owner != address(0)) revert TopicExists(topicId);
+        if (_topics[topicId].owner != address(0)) revert TopicExists(topicId);
         _checkNaming(brokerId, name, path);
-
-        uint32 epoch = topic.epoch + 1;
-        _topics[topicId] =
-            Topic(msg.sender, epoch, brokerId.toUint40(), traits.retain, traits.sensitive, traits.ownBranch);
-        Offers memory offers;
-        _putOffer(offers, Right.Publish, publishOffer);
-        _putOffer(offers, Right.Subscribe, subscribeOffer);
-        _offers[topicId] = offers;
+        uint64 epoch = _put(topicId, brokerId, traits, publishOffer, subscribeOffer);
         emit TopicRegistered(brokerId, topicId, msg.sender, epoch, name, traits, publishOffer, subscribeOffer);
     }
 
     /// @inheritdoc ITopicRegistry
+    function registerHiddenTopic(
+        bytes32 parentId,
+        bytes32 commitment,
+        Traits calldata traits,
+        Offer calldata publishOffer,
+        Offer calldata subscribeOffer
+    ) external returns (bytes32 topicId) {
+        uint256 brokerId = _ownedOrManaged(parentId, msg.sender).brokerId;
+        if (commitment == 0) revert EmptyCommitment(parentId);
+        topicId = hiddenTopicIdOf(brokerId, parentId, commitment);
+        if (_topics[topicId].owner != address(0)) revert TopicExists(topicId);
+        uint64 epoch = _put(topicId, brokerId, traits, publishOffer, subscribeOffer);
+        emit HiddenTopicRegistered(
+            brokerId, topicId, msg.sender, epoch, parentId, commitment, traits, publishOffer, subscribeOffer
+        );
+    }
+
+    /// @inheritdoc ITopicRegistry
     function setTraits(bytes32 topicId, Traits calldata traits) external {
-        Topic memory topic = _ownedOrManaged(topicId);
+        Topic memory topic = _ownedOrManaged(topicId, msg.sender);
         if (topic.retain == traits.retain && topic.sensitive == traits.sensitive && topic.ownBranch == traits.ownBranch)
         {
             revert NothingToChange();
@@ -88,7 +109,7 @@ abstract contract TopicRegistry is ITopicRegistry {
 
     /// @inheritdoc ITopicRegistry
     function setOffer(bytes32 topicId, Right right, Offer calldata offer) external {
-        Topic memory topic = _ownedOrManaged(topicId);
+        Topic memory topic = _ownedOrManaged(topicId, msg.sender);
         Offer memory current = offerOf(topicId, right);
         if (current.mode == offer.mode && current.period == offer.period && current.priceWei == offer.priceWei) {
             revert NothingToChange();
@@ -97,6 +118,27 @@ abstract contract TopicRegistry is ITopicRegistry {
         _putOffer(offers, right, offer);
         _offers[topicId] = offers;
         emit OfferSet(topic.brokerId, topicId, right, offer);
+    }
+
+    /// @inheritdoc ITopicRegistry
+    function setCountries(bytes32 topicId, CountryMode mode, bytes2[] calldata codes) external {
+        Topic memory topic = _ownedOrManaged(topicId, msg.sender);
+        if ((mode == CountryMode.Any) != (codes.length == 0) || codes.length > MAX_COUNTRIES) {
+            revert InvalidCountryCount(mode, codes.length, MAX_COUNTRIES);
+        }
+        bytes2 last;
+        for (uint256 i = 0; i < codes.length; ++i) {
+            bytes2 code = codes[i];
+            if (code <= last || !_isCountry(code)) revert InvalidCountry(i, code);
+            last = code;
+        }
+        Countries storage rule = _countries[topicId][topic.epoch];
+        if (rule.mode == mode && keccak256(abi.encode(rule.codes)) == keccak256(abi.encode(codes))) {
+            revert NothingToChange();
+        }
+        rule.mode = mode;
+        rule.codes = codes;
+        emit CountriesSet(topic.brokerId, topicId, mode, codes);
     }
 
     /// @inheritdoc ITopicRegistry
@@ -131,12 +173,39 @@ abstract contract TopicRegistry is ITopicRegistry {
     /// @inheritdoc ITopicRegistry
     function deleteTopic(bytes32 topicId) external {
         Topic memory topic = _owned(topicId);
-        _beforeDelete(topicId);
+        uint64 paidUntil = accessMarket.paidUntil(topicId);
+        if (block.timestamp < paidUntil) revert PaidGrantsRunning(topicId, paidUntil);
         delete _topics[topicId];
         _topics[topicId].epoch = topic.epoch;
         delete _offers[topicId];
         delete _candidates[topicId];
         emit TopicDeleted(topic.brokerId, topicId, msg.sender, topic.epoch);
+    }
+
+    /// @inheritdoc ITopicRegistry
+    function topicManagedBy(bytes32 topicId, address wallet)
+        external
+        view
+        returns (uint256 brokerId, uint64 epoch, address owner)
+    {
+        Topic memory topic = _ownedOrManaged(topicId, wallet);
+        return (topic.brokerId, topic.epoch, topic.owner);
+    }
+
+    /// @inheritdoc ITopicRegistry
+    function saleTerms(bytes32 topicId, Right right)
+        external
+        view
+        returns (uint256 brokerId, uint64 epoch, address owner, Offer memory offer)
+    {
+        Topic memory topic = _registered(topicId);
+        return (topic.brokerId, topic.epoch, topic.owner, offerOf(topicId, right));
+    }
+
+    /// @inheritdoc ITopicRegistry
+    function topicOf(bytes32 topicId) external view returns (uint256 brokerId, uint64 epoch, address owner) {
+        Topic memory topic = _topics[topicId];
+        return (topic.brokerId, topic.epoch, topic.owner);
     }
 
     /// @inheritdoc ITopicRegistry
@@ -179,34 +248,58 @@ abstract contract TopicRegistry is ITopicRegistry {
     }
 
     /// @inheritdoc ITopicRegistry
+    function countriesOf(bytes32 topicId) external view returns (CountryMode mode, bytes2[] memory codes) {
+        Topic memory topic = _topics[topicId];
+        if (topic.owner == address(0)) return (mode, codes);
+        Countries storage rule = _countries[topicId][topic.epoch];
+        return (rule.mode, rule.codes);
+    }
+
+    /// @inheritdoc ITopicRegistry
+    function hiddenTopicIdOf(uint256 brokerId, bytes32 parentId, bytes32 commitment) public pure returns (bytes32) {
+        // No name encodes to this: where the parent's id stands, a name has the small number that tells where it begins.
+        return keccak256(abi.encode(brokerId, parentId, commitment));
+    }
+
+    /// @inheritdoc ITopicRegistry
     function isManager(bytes32 topicId, address wallet) public view returns (bool) {
         Topic memory topic = _topics[topicId];
         return topic.owner != address(0) && _managers[topicId][topic.epoch][wallet];
     }
 
-    /// @dev Reverts if something still stands on the topic, and clears what is kept per topic.
-    function _beforeDelete(bytes32 topicId) internal virtual;
-
-    /// @dev The topic as stored; its owner is zero if it is not registered.
-    function _topicOf(bytes32 topicId) internal view returns (Topic memory) {
-        return _topics[topicId];
-    }
-
-    function _registered(bytes32 topicId) internal view returns (Topic memory topic) {
+    function _registered(bytes32 topicId) private view returns (Topic memory topic) {
         topic = _topics[topicId];
         if (topic.owner == address(0)) revert UnknownTopic(topicId);
     }
 
-    function _ownedOrManaged(bytes32 topicId) internal view returns (Topic memory topic) {
+    function _ownedOrManaged(bytes32 topicId, address wallet) private view returns (Topic memory topic) {
         topic = _registered(topicId);
-        if (topic.owner != msg.sender && !_managers[topicId][topic.epoch][msg.sender]) {
-            revert NotTopicOwnerOrManager(topicId, msg.sender);
+        if (topic.owner != wallet && !_managers[topicId][topic.epoch][wallet]) {
+            revert NotTopicOwnerOrManager(topicId, wallet);
         }
     }
 
     function _owned(bytes32 topicId) private view returns (Topic memory topic) {
         topic = _registered(topicId);
         if (topic.owner != msg.sender) revert NotTopicOwner(topicId, msg.sender);
+    }
+
+    /// @dev Makes the caller owner of a topic that does not exist, in its next epoch.
+    function _put(
+        bytes32 topicId,
+        uint256 brokerId,
+        Traits calldata traits,
+        Offer calldata publishOffer,
+        Offer calldata subscribeOffer
+    ) private returns (uint64) {
+        uint32 epoch = _topics[topicId].epoch + 1;
+        _topics[topicId] =
+            Topic(msg.sender, epoch, brokerId.toUint40(), traits.retain, traits.sensitive, traits.ownBranch);
+        Offers memory offers;
+        _putOffer(offers, Right.Publish, publishOffer);
+        _putOffer(offers, Right.Subscribe, subscribeOffer);
+        _offers[topicId] = offers;
+        return epoch;
     }
 
     /// @dev May the caller register the name? The nearest registered topic above decides, where there is none the broker's policy.
@@ -241,5 +334,10 @@ abstract contract TopicRegistry is ITopicRegistry {
             (offers.subscribeMode, offers.subscribePeriod, offers.subscribePriceWei) =
             (offer.mode, offer.period, priceWei);
         }
+    }
+
+    /// @dev Two letters; which of them are countries today is for the tools to know. Databases say `ZZ` where they know none.
+    function _isCountry(bytes2 code) private pure returns (bool) {
+        return code[0] >= "A" && code[0] <= "Z" && code[1] >= "A" && code[1] <= "Z" && code != "ZZ";
     }
 }

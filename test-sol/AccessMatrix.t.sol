@@ -76,7 +76,7 @@ contract AccessMatrixTest is Fixture {
         market.blockWallet(topicId, blocked, PURPOSE, "");
         market.blockWallet(topicId, victim, PURPOSE, "");
         market.grant(topicId, victim, SUBSCRIBE, START + 10 days, PURPOSE, "");
-        market.offerTopicOwnership(topicId, candidate);
+        topics.offerTopicOwnership(topicId, candidate);
         vm.stopPrank();
         vm.prank(brokerOwner);
         brokers.offerBrokerOwnership(brokerId, candidate);
@@ -195,7 +195,7 @@ contract AccessMatrixTest is Fixture {
         add(
             m,
             abi.encodeCall(
-                market.registerTopic, (brokerId, string.concat(NAME, "/raw"), noTraits(), closed(), closed())
+                topics.registerTopic, (brokerId, string.concat(NAME, "/raw"), noTraits(), closed(), closed())
             ),
             OWNER | MANAGER,
             ITopicRegistry.NameNotYours.selector,
@@ -203,40 +203,40 @@ contract AccessMatrixTest is Fixture {
         );
         add(
             m,
-            abi.encodeCall(market.setTraits, (topicId, ITopicRegistry.Traits(true, true, true))),
+            abi.encodeCall(topics.setTraits, (topicId, ITopicRegistry.Traits(true, true, true))),
             OWNER | MANAGER,
             notEither,
             ITopicRegistry.TraitsSet.selector
         );
         add(
             m,
-            abi.encodeCall(market.setOffer, (topicId, PUBLISH, open())),
+            abi.encodeCall(topics.setOffer, (topicId, PUBLISH, open())),
             OWNER | MANAGER,
             notEither,
             ITopicRegistry.OfferSet.selector
         );
         add(
             m,
-            abi.encodeCall(market.setManager, (topicId, victim, true)),
+            abi.encodeCall(topics.setManager, (topicId, victim, true)),
             OWNER,
             notOwner,
             ITopicRegistry.ManagerSet.selector
         );
         add(
             m,
-            abi.encodeCall(market.offerTopicOwnership, (topicId, victim)),
+            abi.encodeCall(topics.offerTopicOwnership, (topicId, victim)),
             OWNER,
             notOwner,
             ITopicRegistry.TopicOwnershipOffered.selector
         );
         add(
             m,
-            abi.encodeCall(market.acceptTopicOwnership, (topicId)),
+            abi.encodeCall(topics.acceptTopicOwnership, (topicId)),
             CANDIDATE,
             ITopicRegistry.NotTopicCandidate.selector,
             ITopicRegistry.TopicOwnershipTransferred.selector
         );
-        add(m, abi.encodeCall(market.deleteTopic, (topicId)), OWNER, notOwner, ITopicRegistry.TopicDeleted.selector);
+        add(m, abi.encodeCall(topics.deleteTopic, (topicId)), OWNER, notOwner, ITopicRegistry.TopicDeleted.selector);
     }
 
     function marketRows() private {

@@ -272,7 +272,7 @@ contract BuyTest is Fixture {
     function test_RevertWhen_EpochChanged() public {
         IAccessMarket.Order memory wanted = order(SUBSCRIBE, 1);
         vm.prank(topicOwner);
-        market.deleteTopic(topicId);
+        topics.deleteTopic(topicId);
         register(stranger, NAME, closed(), priced(PRICE));
         vm.expectRevert(abi.encodeWithSelector(IAccessMarket.OfferChanged.selector, topicId, PERIOD, 2));
         pay(PRICE, wanted);
@@ -288,7 +288,7 @@ contract BuyTest is Fixture {
     function test_RevertWhen_TopicGone() public {
         IAccessMarket.Order memory wanted = order(SUBSCRIBE, 1);
         vm.prank(topicOwner);
-        market.deleteTopic(topicId);
+        topics.deleteTopic(topicId);
         vm.expectRevert(abi.encodeWithSelector(ITopicRegistry.UnknownTopic.selector, topicId));
         pay(PRICE, wanted);
         vm.expectRevert(abi.encodeWithSelector(ITopicRegistry.UnknownTopic.selector, topicId));

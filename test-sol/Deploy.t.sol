@@ -6,6 +6,7 @@ import {AccessMarket} from "../src-sol/AccessMarket.sol";
 import {IBrokerRegistry} from "../src-sol/interfaces/IBrokerRegistry.sol";
 import {ITopicRegistry} from "../src-sol/interfaces/ITopicRegistry.sol";
 import {Test} from "forge-std/Test.sol";
+import {Vm, VmSafe} from "forge-std/Vm.sol";
 
 contract DeployTest is Test {
     /// @dev EIP-170.
@@ -19,6 +20,8 @@ contract DeployTest is Test {
         assertEq(deployed.chainId, block.chainid);
         assertEq(deployed.fromBlock, 77);
         assertEq(address(deployed.topicRegistry.brokerRegistry()), address(deployed.brokerRegistry));
+        assertEq(address(deployed.accessMarket.brokerRegistry()), address(deployed.brokerRegistry));
+        assertEq(address(deployed.topicRegistry.accessMarket()), address(deployed.accessMarket));
         assertEq(address(deployed.auditLog.brokerRegistry()), address(deployed.brokerRegistry));
         assertNotEq(deployed.deviceRegistry.consentDigest(address(1)), 0);
     }
@@ -30,9 +33,10 @@ contract DeployTest is Test {
 
     function test_SizesBelowTheLimit() public {
         Deploy.Deployment memory deployed = script.deploy();
-        address[4] memory contracts = [
+        address[5] memory contracts = [
             address(deployed.brokerRegistry),
             address(deployed.topicRegistry),
+            address(deployed.accessMarket),
             address(deployed.deviceRegistry),
             address(deployed.auditLog)
         ];
@@ -56,19 +60,45 @@ contract DeployTest is Test {
     function test_RenderIsWhatOthersRead() public {
         Deploy.Deployment memory deployed = script.deploy();
         string memory json = script.render(deployed);
-        assertEq(vm.parseJsonKeys(json, "$").length, 6);
+        assertEq(vm.parseJsonKeys(json, "$").length, 7);
         assertEq(vm.parseJsonUint(json, ".chainId"), block.chainid);
         assertEq(vm.parseJsonUint(json, ".block"), deployed.fromBlock);
         assertEq(vm.parseJsonAddress(json, ".brokerRegistry"), address(deployed.brokerRegistry));
         assertEq(vm.parseJsonAddress(json, ".topicRegistry"), address(deployed.topicRegistry));
+        assertEq(vm.parseJsonAddress(json, ".accessMarket"), address(deployed.accessMarket));
         assertEq(vm.parseJsonAddress(json, ".deviceRegistry"), address(deployed.deviceRegistry));
         assertEq(vm.parseJsonAddress(json, ".auditLog"), address(deployed.auditLog));
     }
 
-    function test_SameCodeWhoeverDeploys() public {
+    function test_SameAddressesWhoeverDeploysAndWherever() public {
+        uint256 before = vm.snapshotState();
         Deploy.Deployment memory first = script.deploy();
+        vm.revertToState(before);
+        assertEq(address(first.brokerRegistry).code.length, 0);
+        vm.chainId(8453);
         vm.prank(makeAddr("another"));
-        Deploy.Deployment memory second = script.deploy();
-        assertEq(address(first.brokerRegistry).codehash, address(second.brokerRegistry).codehash);
+        Deploy.Deployment memory second = new Deploy().deploy();
+        assertEq(address(first.brokerRegistry), address(second.brokerRegistry));
+        assertEq(address(first.topicRegistry), address(second.topicRegistry));
+        assertEq(address(first.accessMarket), address(second.accessMarket));
+        assertEq(address(first.deviceRegistry), address(second.deviceRegistry));
+        assertEq(address(first.auditLog), address(second.auditLog));
+    }
+
+    function test_SecondDeploymentChangesNothing() public {
+        script.deploy();
+        vm.startStateDiffRecording();
+        script.deploy();
+        Vm.AccountAccess[] memory accesses = vm.stopAndReturnStateDiff();
+        for (uint256 i = 0; i < accesses.length; ++i) {
+            assertTrue(accesses[i].kind != VmSafe.AccountAccessKind.Create, "deployed again");
+        }
+        assertGt(accesses.length, 0);
+    }
+
+    function test_RevertWhen_ChainHasNoFactory() public {
+        vm.etch(CREATE2_FACTORY, "");
+        vm.expectRevert(abi.encodeWithSelector(Deploy.NoFactory.selector, CREATE2_FACTORY, block.chainid));
+        script.deploy();
     }
 }

@@ -5,6 +5,7 @@ import {AccessMarket} from "../src-sol/AccessMarket.sol";
 import {AuditLog} from "../src-sol/AuditLog.sol";
 import {BrokerRegistry} from "../src-sol/BrokerRegistry.sol";
 import {DeviceRegistry} from "../src-sol/DeviceRegistry.sol";
+import {TopicRegistry} from "../src-sol/TopicRegistry.sol";
 import {IAccessMarket} from "../src-sol/interfaces/IAccessMarket.sol";
 import {IBrokerRegistry} from "../src-sol/interfaces/IBrokerRegistry.sol";
 import {ITopicRegistry} from "../src-sol/interfaces/ITopicRegistry.sol";
@@ -26,6 +27,7 @@ abstract contract Fixture is Test {
 
     BrokerRegistry internal brokers;
     AccessMarket internal market;
+    TopicRegistry internal topics;
     DeviceRegistry internal devices;
     AuditLog internal audit;
 
@@ -44,6 +46,7 @@ abstract contract Fixture is Test {
         vm.warp(START);
         brokers = new BrokerRegistry();
         market = new AccessMarket(brokers);
+        topics = TopicRegistry(address(market.topicRegistry()));
         devices = new DeviceRegistry();
         audit = new AuditLog(brokers);
 
@@ -55,7 +58,7 @@ abstract contract Fixture is Test {
 
         topicId = register(topicOwner, NAME, closed(), priced(PRICE));
         vm.prank(topicOwner);
-        market.setManager(topicId, manager, true);
+        topics.setManager(topicId, manager, true);
 
         vm.deal(buyer, 1_000_000 ether);
         vm.deal(topicOwner, 1_000_000 ether);
@@ -89,21 +92,21 @@ abstract contract Fixture is Test {
         ITopicRegistry.Offer memory subscribeOffer
     ) internal returns (bytes32) {
         vm.prank(by);
-        return market.registerTopic(brokerId, name, noTraits(), publishOffer, subscribeOffer);
+        return topics.registerTopic(brokerId, name, noTraits(), publishOffer, subscribeOffer);
     }
 
     function setOffer(ITopicRegistry.Right right, ITopicRegistry.Offer memory offer) internal {
         vm.prank(topicOwner);
-        market.setOffer(topicId, right, offer);
+        topics.setOffer(topicId, right, offer);
     }
 
     /// @dev For offers that may happen to be as they are, which {setOffer} would refuse.
     function reprice(ITopicRegistry.Right right, ITopicRegistry.Offer memory offer) internal {
         vm.startPrank(topicOwner);
-        if (market.offerOf(topicId, right).mode != ITopicRegistry.OfferMode.Closed) {
-            market.setOffer(topicId, right, closed());
+        if (topics.offerOf(topicId, right).mode != ITopicRegistry.OfferMode.Closed) {
+            topics.setOffer(topicId, right, closed());
         }
-        market.setOffer(topicId, right, offer);
+        topics.setOffer(topicId, right, offer);
         vm.stopPrank();
     }
 
@@ -115,7 +118,7 @@ abstract contract Fixture is Test {
             wallet: buyer,
             periods: periods,
             period: PERIOD,
-            epoch: market.topicEpoch(topicId),
+            epoch: topics.topicEpoch(topicId),
             maxPriceWei: type(uint256).max,
             purpose: PURPOSE,
             note: ""
@@ -124,14 +127,14 @@ abstract contract Fixture is Test {
 
     function buy(uint32 periods) internal returns (uint64 until) {
         IAccessMarket.Order memory wanted = order(SUBSCRIBE, periods);
-        uint256 costWei = uint256(market.offerOf(topicId, SUBSCRIBE).priceWei) * periods;
+        uint256 costWei = uint256(topics.offerOf(topicId, SUBSCRIBE).priceWei) * periods;
         vm.prank(buyer);
         return market.buy{value: costWei}(wanted);
     }
 
     function refuseToSell(bytes memory refusal, uint32 periods) internal {
         IAccessMarket.Order memory wanted = order(SUBSCRIBE, periods);
-        uint256 costWei = uint256(market.offerOf(topicId, SUBSCRIBE).priceWei) * periods;
+        uint256 costWei = uint256(topics.offerOf(topicId, SUBSCRIBE).priceWei) * periods;
         vm.expectRevert(refusal);
         vm.prank(buyer);
         market.buy{value: costWei}(wanted);

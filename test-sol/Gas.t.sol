@@ -23,7 +23,7 @@ contract GasTest is Fixture {
     /// forge-config: default.isolate = true
     function test_RegisterAtDepthThreeWithOffers() public {
         vm.prank(topicOwner);
-        market.registerTopic(brokerId, "mill/line1/temperature", noTraits(), priced(PRICE), priced(PRICE));
+        topics.registerTopic(brokerId, "mill/line1/temperature", noTraits(), priced(PRICE), priced(PRICE));
         ceiling("register depth 3 with offers", 110_000);
     }
 

@@ -546,9 +546,9 @@ contract GrantTest is Fixture {
     function test_BlockedCandidateBecomesOwner() public {
         blockBuyer();
         vm.prank(topicOwner);
-        market.offerTopicOwnership(topicId, buyer);
+        topics.offerTopicOwnership(topicId, buyer);
         vm.prank(buyer);
-        market.acceptTopicOwnership(topicId);
+        topics.acceptTopicOwnership(topicId);
         assertTrue(market.mayAccess(topicId, buyer, PUBLISH));
         vm.prank(buyer);
         market.unblockWallet(topicId, buyer);

@@ -3,6 +3,7 @@ pragma solidity 0.8.30;
 
 import {AccessMarket} from "../src-sol/AccessMarket.sol";
 import {BrokerRegistry} from "../src-sol/BrokerRegistry.sol";
+import {TopicRegistry} from "../src-sol/TopicRegistry.sol";
 import {IAccessMarket} from "../src-sol/interfaces/IAccessMarket.sol";
 import {IBrokerRegistry} from "../src-sol/interfaces/IBrokerRegistry.sol";
 import {ITopicRegistry} from "../src-sol/interfaces/ITopicRegistry.sol";
@@ -10,7 +11,7 @@ import {BombPayee, BurningPayee, ChattyPayee, Payee, ReentrantPayee, RefusingPay
 import {Test} from "forge-std/Test.sol";
 
 /// @title Owners, buyers and brokers who do what they please, and a book of what should have come of it.
-/// @dev Everybody is everything: each actor may own topics, own the broker, buy, be bought for, be blocked and banned. Actors 0 to 2
+/// @dev Everybody is everything: each actor may own topicIds, own the broker, buy, be bought for, be blocked and banned. Actors 0 to 2
 /// are plain wallets, the rest contracts that take money badly. Every action is bent to be valid, so a revert is a fault.
 contract MarketHandler is Test {
     uint256 internal constant TOPICS = 2;
@@ -22,11 +23,12 @@ contract MarketHandler is Test {
     }
 
     AccessMarket public immutable market;
+    TopicRegistry public immutable topics;
     BrokerRegistry public immutable brokers;
     uint256 public immutable brokerId;
 
     address[] public actors;
-    bytes32[] public topics;
+    bytes32[] public topicIds;
     mapping(bytes32 topicId => bool) public exists;
     mapping(bytes32 topicId => mapping(address wallet => bool)) public blocked;
     mapping(address wallet => uint64) public bannedUntil;
@@ -38,6 +40,7 @@ contract MarketHandler is Test {
 
     constructor(BrokerRegistry brokers_, AccessMarket market_) {
         (brokers, market) = (brokers_, market_);
+        topics = TopicRegistry(address(market_.topicRegistry()));
         actors = [makeAddr("ann"), makeAddr("ben"), makeAddr("cid")];
         actors.push(address(new RefusingPayee()));
         actors.push(address(new BurningPayee()));
@@ -50,11 +53,11 @@ contract MarketHandler is Test {
         vm.prank(actors[0]);
         brokerId = brokers_.createBroker(IBrokerRegistry.NamingPolicy.Open, "plant");
         for (uint256 i = 0; i < TOPICS; ++i) {
-            bytes32 topicId = market_.topicIdOf(brokerId, nameOf(i));
-            topics.push(topicId);
+            bytes32 topicId = topics.topicIdOf(brokerId, nameOf(i));
+            topicIds.push(topicId);
             put(i, actors[3 + 5 * i], 1 ether);
         }
-        reentrant.aim(topics[0]);
+        reentrant.aim(topicIds[0]);
     }
 
     modifier counted(string memory action) {
@@ -70,7 +73,7 @@ contract MarketHandler is Test {
     }
 
     function topicCount() external view returns (uint256) {
-        return topics.length;
+        return topicIds.length;
     }
 
     function actionCount() external view returns (uint256) {
@@ -91,12 +94,12 @@ contract MarketHandler is Test {
 
     function buy(uint256 topic, uint256 payer, uint256 wallet, uint256 right, uint256 periods) external {
         IAccessMarket.Order memory order;
-        order.topicId = topics[topic % TOPICS];
+        order.topicId = topicIds[topic % TOPICS];
         order.right = ITopicRegistry.Right(right % 2);
         order.wallet = actor(wallet);
         order.periods = uint32(bound(periods, 1, 200));
-        order.period = market.offerOf(order.topicId, order.right).period;
-        order.epoch = market.topicEpoch(order.topicId);
+        order.period = topics.offerOf(order.topicId, order.right).period;
+        order.epoch = topics.topicEpoch(order.topicId);
         order.maxPriceWei = type(uint256).max;
         if (!exists[order.topicId] || order.period == 0) return;
         if (blocked[order.topicId][order.wallet] || block.timestamp < bannedUntil[order.wallet]) return;
@@ -112,7 +115,7 @@ contract MarketHandler is Test {
         fund(payer, priceWei + publishFeeWei);
         int256[] memory due = wealthOfAll();
         owe(due, payer, -int256(priceWei + publishFeeWei));
-        owe(due, market.topicOwner(order.topicId), int256(priceWei - saleFeeWei));
+        owe(due, topics.topicOwner(order.topicId), int256(priceWei - saleFeeWei));
         owe(due, broker, int256(saleFeeWei + publishFeeWei));
         vm.prank(payer);
         uint64 until = market.buy{value: priceWei + publishFeeWei}(order);
@@ -123,7 +126,7 @@ contract MarketHandler is Test {
     }
 
     function grant(uint256 topic, uint256 wallet, uint256 right, uint256 time) external {
-        bytes32 topicId = topics[topic % TOPICS];
+        bytes32 topicId = topicIds[topic % TOPICS];
         if (!exists[topicId]) return;
         give(topicId, actor(wallet), ITopicRegistry.Right(right % 2), uint64(bound(time, 1, 30 days)));
     }
@@ -132,7 +135,7 @@ contract MarketHandler is Test {
         Book storage book = _books[key(topicId, wallet, right)];
         uint64 until = (book.until > block.timestamp ? book.until : uint64(block.timestamp)) + time;
         uint256 feeWei = market.grantFee(topicId, wallet, right, until);
-        address owner = market.topicOwner(topicId);
+        address owner = topics.topicOwner(topicId);
         fund(owner, feeWei + 3);
         int256[] memory due = wealthOfAll();
         owe(due, owner, -int256(feeWei));
@@ -145,7 +148,7 @@ contract MarketHandler is Test {
 
     /// @dev From the wallet and right named on, the first that has something to lose.
     function revoke(uint256 topic, uint256 wallet, uint256 right, uint256 extra) external {
-        bytes32 topicId = topics[topic % TOPICS];
+        bytes32 topicId = topicIds[topic % TOPICS];
         if (!exists[topicId]) return;
         for (uint256 i = 0; i < 2 * actors.length; ++i) {
             address holder = actors[(wallet % actors.length + i) % actors.length];
@@ -161,7 +164,7 @@ contract MarketHandler is Test {
         counted("revoke")
     {
         uint256 refundWei = market.refundOf(topicId, wallet, right);
-        address owner = market.topicOwner(topicId);
+        address owner = topics.topicOwner(topicId);
         fund(owner, refundWei + extra);
         int256[] memory due = wealthOfAll();
         owe(due, owner, -int256(refundWei));
@@ -173,10 +176,10 @@ contract MarketHandler is Test {
     }
 
     function turnBlock(uint256 topic, uint256 wallet) external counted("block") {
-        bytes32 topicId = topics[topic % TOPICS];
+        bytes32 topicId = topicIds[topic % TOPICS];
         if (!exists[topicId]) return;
         address who = actor(wallet);
-        address owner = market.topicOwner(topicId);
+        address owner = topics.topicOwner(topicId);
         if (who == owner) return;
         vm.prank(owner);
         if (blocked[topicId][who]) market.unblockWallet(topicId, who);
@@ -204,7 +207,7 @@ contract MarketHandler is Test {
     }
 
     function offer(uint256 topic, uint256 right, uint256 mode, uint256 priceWei) external counted("offer") {
-        bytes32 topicId = topics[topic % TOPICS];
+        bytes32 topicId = topicIds[topic % TOPICS];
         if (!exists[topicId]) return;
         ITopicRegistry.Offer memory wanted;
         wanted.mode = ITopicRegistry.OfferMode(mode % 3);
@@ -212,9 +215,9 @@ contract MarketHandler is Test {
             wanted.period = PERIOD;
             wanted.priceWei = uint128(bound(priceWei, 0, 10 ether));
         }
-        address owner = market.topicOwner(topicId);
+        address owner = topics.topicOwner(topicId);
         vm.prank(owner);
-        try market.setOffer(topicId, ITopicRegistry.Right(right % 2), wanted) {}
+        try topics.setOffer(topicId, ITopicRegistry.Right(right % 2), wanted) {}
         catch (bytes memory reason) {
             assertEq(bytes4(reason), ITopicRegistry.NothingToChange.selector);
         }
@@ -234,13 +237,13 @@ contract MarketHandler is Test {
     }
 
     function transferTopic(uint256 topic, uint256 to) external counted("transfer a topic") {
-        bytes32 topicId = topics[topic % TOPICS];
-        address owner = market.topicOwner(topicId);
+        bytes32 topicId = topicIds[topic % TOPICS];
+        address owner = topics.topicOwner(topicId);
         if (!exists[topicId] || owner == actor(to)) return;
         vm.prank(owner);
-        market.offerTopicOwnership(topicId, actor(to));
+        topics.offerTopicOwnership(topicId, actor(to));
         vm.prank(actor(to));
-        market.acceptTopicOwnership(topicId);
+        topics.acceptTopicOwnership(topicId);
     }
 
     function transferBroker(uint256 to) external counted("transfer the broker") {
@@ -253,15 +256,15 @@ contract MarketHandler is Test {
     }
 
     function deleteOrRegister(uint256 topic, uint256 by, uint256 priceWei) external counted("delete or register") {
-        bytes32 topicId = topics[topic % TOPICS];
+        bytes32 topicId = topicIds[topic % TOPICS];
         if (!exists[topicId]) {
             put(topic % TOPICS, actor(by), bound(priceWei, 0, 1 ether));
             return;
         }
-        address owner = market.topicOwner(topicId);
+        address owner = topics.topicOwner(topicId);
         bool mustStay = hasPaidGrantRunning(topicId);
         vm.prank(owner);
-        try market.deleteTopic(topicId) {
+        try topics.deleteTopic(topicId) {
             assertFalse(mustStay, "a paid grant lost its topic");
             exists[topicId] = false;
             for (uint256 i = 0; i < actors.length; ++i) {
@@ -270,12 +273,12 @@ contract MarketHandler is Test {
                 delete _books[key(topicId, actors[i], ITopicRegistry.Right.Subscribe)];
             }
         } catch (bytes memory reason) {
-            assertEq(bytes4(reason), IAccessMarket.PaidGrantsRunning.selector);
+            assertEq(bytes4(reason), ITopicRegistry.PaidGrantsRunning.selector);
         }
     }
 
     function settle(uint256 topic, uint256 wallet, uint256 right) external counted("settle") {
-        bytes32 topicId = topics[topic % TOPICS];
+        bytes32 topicId = topicIds[topic % TOPICS];
         try market.settle(topicId, actor(wallet), ITopicRegistry.Right(right % 2)) {}
         catch (bytes memory reason) {
             bool known = bytes4(reason) == IAccessMarket.NothingToSettle.selector
@@ -335,8 +338,8 @@ contract MarketHandler is Test {
         ITopicRegistry.Offer memory priced =
             ITopicRegistry.Offer(ITopicRegistry.OfferMode.Priced, PERIOD, uint128(priceWei));
         vm.prank(owner);
-        market.registerTopic(brokerId, nameOf(topic), ITopicRegistry.Traits(false, false, false), priced, priced);
-        exists[topics[topic]] = true;
+        topics.registerTopic(brokerId, nameOf(topic), ITopicRegistry.Traits(false, false, false), priced, priced);
+        exists[topicIds[topic]] = true;
     }
 
     function actor(uint256 seed) private view returns (address) {

@@ -13,9 +13,9 @@ contract PayoutsTest is Fixture {
 
     function sellFor(address payee) private {
         vm.prank(topicOwner);
-        market.offerTopicOwnership(topicId, payee);
+        topics.offerTopicOwnership(topicId, payee);
         vm.prank(payee);
-        market.acceptTopicOwnership(topicId);
+        topics.acceptTopicOwnership(topicId);
     }
 
     function giveBrokerTo(address payee) private {
@@ -181,9 +181,9 @@ contract PayoutsTest is Fixture {
     function test_CreditStaysWithFormerOwner() public {
         RefusingPayee payee = credited();
         vm.prank(address(payee));
-        market.offerTopicOwnership(topicId, stranger);
+        topics.offerTopicOwnership(topicId, stranger);
         vm.prank(stranger);
-        market.acceptTopicOwnership(topicId);
+        topics.acceptTopicOwnership(topicId);
         assertEq(market.creditOf(address(payee)), 2 * PRICE);
         assertEq(market.creditOf(stranger), 0);
         payee.withdrawFrom(market, buyer);

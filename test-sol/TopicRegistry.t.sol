@@ -25,7 +25,7 @@ contract TopicRegistryTest is Fixture {
 
     function remove(bytes32 id) private {
         vm.prank(topicOwner);
-        market.deleteTopic(id);
+        topics.deleteTopic(id);
     }
 
     function branchOf(address wallet, string memory rest) private pure returns (string memory) {
@@ -37,18 +37,18 @@ contract TopicRegistryTest is Fixture {
     function test_RegisterTopic() public {
         ITopicRegistry.Traits memory traits = ITopicRegistry.Traits(true, false, true);
         bytes32 id = keccak256(abi.encode(brokerId, "mill/speed"));
-        vm.expectEmit(address(market));
+        vm.expectEmit(address(topics));
         emit ITopicRegistry.TopicRegistered(brokerId, id, stranger, 1, "mill/speed", traits, open(), priced(7));
         vm.prank(stranger);
-        bytes32 given = market.registerTopic(brokerId, "mill/speed", traits, open(), priced(7));
+        bytes32 given = topics.registerTopic(brokerId, "mill/speed", traits, open(), priced(7));
         assertEq(given, id);
-        assertEq(market.topicIdOf(brokerId, "mill/speed"), id);
-        assertEq(market.topicOwner(id), stranger);
-        assertEq(market.topicEpoch(id), 1);
-        assertEq(market.topicBroker(id), brokerId);
-        assertEq(abi.encode(market.traitsOf(id)), abi.encode(traits));
-        assertEq(abi.encode(market.offerOf(id, PUBLISH)), abi.encode(open()));
-        assertEq(abi.encode(market.offerOf(id, SUBSCRIBE)), abi.encode(priced(7)));
+        assertEq(topics.topicIdOf(brokerId, "mill/speed"), id);
+        assertEq(topics.topicOwner(id), stranger);
+        assertEq(topics.topicEpoch(id), 1);
+        assertEq(topics.topicBroker(id), brokerId);
+        assertEq(abi.encode(topics.traitsOf(id)), abi.encode(traits));
+        assertEq(abi.encode(topics.offerOf(id, PUBLISH)), abi.encode(open()));
+        assertEq(abi.encode(topics.offerOf(id, SUBSCRIBE)), abi.encode(priced(7)));
     }
 
     function test_OwnerMayAccessOwnTopic() public {
@@ -61,11 +61,11 @@ contract TopicRegistryTest is Fixture {
     function test_SameNameOnTwoBrokers() public {
         uint256 other = secondBroker();
         vm.prank(stranger);
-        bytes32 id = market.registerTopic(other, NAME, noTraits(), closed(), closed());
+        bytes32 id = topics.registerTopic(other, NAME, noTraits(), closed(), closed());
         assertNotEq(id, topicId);
-        assertEq(market.topicOwner(id), stranger);
-        assertEq(market.topicOwner(topicId), topicOwner);
-        assertEq(market.topicBroker(id), other);
+        assertEq(topics.topicOwner(id), stranger);
+        assertEq(topics.topicOwner(topicId), topicOwner);
+        assertEq(topics.topicBroker(id), other);
     }
 
     function test_RevertWhen_RegisteringInvalidName() public {
@@ -82,26 +82,26 @@ contract TopicRegistryTest is Fixture {
 
     function test_RevertWhen_RegisteringAtUnknownBroker() public {
         vm.expectRevert(abi.encodeWithSelector(ITopicRegistry.UnknownBroker.selector, 0));
-        market.registerTopic(0, "a", noTraits(), closed(), closed());
+        topics.registerTopic(0, "a", noTraits(), closed(), closed());
         vm.expectRevert(abi.encodeWithSelector(ITopicRegistry.UnknownBroker.selector, 2));
-        market.registerTopic(2, "a/b/c", noTraits(), closed(), closed());
+        topics.registerTopic(2, "a/b/c", noTraits(), closed(), closed());
     }
 
     function test_OwnerAboveRegisters() public {
-        assertEq(market.topicOwner(register(topicOwner, string.concat(NAME, "/raw"))), topicOwner);
-        assertEq(market.topicOwner(register(topicOwner, string.concat(NAME, "/a/b/c"))), topicOwner);
+        assertEq(topics.topicOwner(register(topicOwner, string.concat(NAME, "/raw"))), topicOwner);
+        assertEq(topics.topicOwner(register(topicOwner, string.concat(NAME, "/a/b/c"))), topicOwner);
     }
 
     function test_ManagerAboveRegisters() public {
         bytes32 id = register(manager, string.concat(NAME, "/raw"));
-        assertEq(market.topicOwner(id), manager, "the caller becomes the owner");
+        assertEq(topics.topicOwner(id), manager, "the caller becomes the owner");
     }
 
     function test_GovernorFarAbove() public {
         register(topicOwner, "deep");
         string memory name = "deep/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16";
-        refuseName(stranger, name, market.topicIdOf(brokerId, "deep"));
-        assertEq(market.topicOwner(register(topicOwner, name)), topicOwner);
+        refuseName(stranger, name, topics.topicIdOf(brokerId, "deep"));
+        assertEq(topics.topicOwner(register(topicOwner, name)), topicOwner);
     }
 
     function test_RevertWhen_TopicAboveIsAnothers() public {
@@ -127,7 +127,7 @@ contract TopicRegistryTest is Fixture {
     function test_TopicAboveAtAnotherBroker() public {
         uint256 other = secondBroker();
         vm.prank(stranger);
-        market.registerTopic(other, string.concat(NAME, "/raw"), noTraits(), closed(), closed());
+        topics.registerTopic(other, string.concat(NAME, "/raw"), noTraits(), closed(), closed());
     }
 
     function test_DeletedTopicGovernsNothing() public {
@@ -136,7 +136,7 @@ contract TopicRegistryTest is Fixture {
         remove(cell);
         refuseName(stranger, "mill/cell/voltage", line);
         remove(line);
-        assertEq(market.topicOwner(register(stranger, "mill/cell/voltage")), stranger);
+        assertEq(topics.topicOwner(register(stranger, "mill/cell/voltage")), stranger);
     }
 
     function test_RevertWhen_ManagerOfFormerEpoch() public {
@@ -146,13 +146,13 @@ contract TopicRegistryTest is Fixture {
     }
 
     function test_OpenPolicy() public {
-        assertEq(market.topicOwner(register(stranger, "anything/at/all")), stranger);
+        assertEq(topics.topicOwner(register(stranger, "anything/at/all")), stranger);
     }
 
     function test_CuratedPolicyAdmitsRegistrars() public {
         policy(IBrokerRegistry.NamingPolicy.Curated);
-        assertEq(market.topicOwner(register(registrar, "a")), registrar);
-        assertEq(market.topicOwner(register(brokerOwner, "b")), brokerOwner);
+        assertEq(topics.topicOwner(register(registrar, "a")), registrar);
+        assertEq(topics.topicOwner(register(brokerOwner, "b")), brokerOwner);
     }
 
     function test_RevertGiven_CuratedPolicy() public {
@@ -164,8 +164,8 @@ contract TopicRegistryTest is Fixture {
 
     function test_OwnBranchPolicy() public {
         policy(IBrokerRegistry.NamingPolicy.OwnBranch);
-        assertEq(market.topicOwner(register(stranger, branchOf(stranger, "/garden/moisture"))), stranger);
-        assertEq(market.topicOwner(register(stranger, branchOf(stranger, ""))), stranger);
+        assertEq(topics.topicOwner(register(stranger, branchOf(stranger, "/garden/moisture"))), stranger);
+        assertEq(topics.topicOwner(register(stranger, branchOf(stranger, ""))), stranger);
     }
 
     function test_RevertGiven_OwnBranchPolicy() public {
@@ -178,35 +178,35 @@ contract TopicRegistryTest is Fixture {
 
     function test_OwnBranchPolicyAdmitsRegistrars() public {
         policy(IBrokerRegistry.NamingPolicy.OwnBranch);
-        assertEq(market.topicOwner(register(registrar, "a")), registrar);
-        assertEq(market.topicOwner(register(brokerOwner, branchOf(stranger, "/b"))), brokerOwner);
+        assertEq(topics.topicOwner(register(registrar, "a")), registrar);
+        assertEq(topics.topicOwner(register(brokerOwner, branchOf(stranger, "/b"))), brokerOwner);
     }
 
     function test_PrefixIsNotAbove() public {
         register(topicOwner, "mill");
-        assertEq(market.topicOwner(register(stranger, "mill2")), stranger);
-        assertEq(market.topicOwner(register(stranger, "mill2/x")), stranger);
+        assertEq(topics.topicOwner(register(stranger, "mill2")), stranger);
+        assertEq(topics.topicOwner(register(stranger, "mill2/x")), stranger);
     }
 
     // Offers
 
     function test_SetOffer() public {
-        vm.expectEmit(address(market));
+        vm.expectEmit(address(topics));
         emit ITopicRegistry.OfferSet(brokerId, topicId, PUBLISH, priced(3));
         setOffer(PUBLISH, priced(3));
-        assertEq(abi.encode(market.offerOf(topicId, PUBLISH)), abi.encode(priced(3)));
-        assertEq(abi.encode(market.offerOf(topicId, SUBSCRIBE)), abi.encode(priced(PRICE)));
-        vm.expectEmit(address(market));
+        assertEq(abi.encode(topics.offerOf(topicId, PUBLISH)), abi.encode(priced(3)));
+        assertEq(abi.encode(topics.offerOf(topicId, SUBSCRIBE)), abi.encode(priced(PRICE)));
+        vm.expectEmit(address(topics));
         emit ITopicRegistry.OfferSet(brokerId, topicId, SUBSCRIBE, open());
         setOffer(SUBSCRIBE, open());
-        assertEq(abi.encode(market.offerOf(topicId, PUBLISH)), abi.encode(priced(3)));
-        assertEq(abi.encode(market.offerOf(topicId, SUBSCRIBE)), abi.encode(open()));
+        assertEq(abi.encode(topics.offerOf(topicId, PUBLISH)), abi.encode(priced(3)));
+        assertEq(abi.encode(topics.offerOf(topicId, SUBSCRIBE)), abi.encode(open()));
     }
 
     function test_ManagerSetsOffer() public {
         vm.prank(manager);
-        market.setOffer(topicId, SUBSCRIBE, closed());
-        assertEq(abi.encode(market.offerOf(topicId, SUBSCRIBE)), abi.encode(closed()));
+        topics.setOffer(topicId, SUBSCRIBE, closed());
+        assertEq(abi.encode(topics.offerOf(topicId, SUBSCRIBE)), abi.encode(closed()));
     }
 
     function test_PeriodBounds() public {
@@ -267,163 +267,163 @@ contract TopicRegistryTest is Fixture {
         offers[0].period = uint32(bound(periods[0], 1, 3650 days));
         offers[1].period = uint32(bound(periods[1], 1, 3650 days));
         bytes32 id = register(stranger, "a", offers[0], offers[1]);
-        assertEq(abi.encode(market.offerOf(id, PUBLISH)), abi.encode(offers[0]));
-        assertEq(abi.encode(market.offerOf(id, SUBSCRIBE)), abi.encode(offers[1]));
+        assertEq(abi.encode(topics.offerOf(id, PUBLISH)), abi.encode(offers[0]));
+        assertEq(abi.encode(topics.offerOf(id, SUBSCRIBE)), abi.encode(offers[1]));
         bytes32 swapped = register(stranger, "b", closed(), open());
         vm.startPrank(stranger);
-        market.setOffer(swapped, PUBLISH, offers[1]);
-        market.setOffer(swapped, SUBSCRIBE, offers[0]);
-        assertEq(abi.encode(market.offerOf(swapped, PUBLISH)), abi.encode(offers[1]));
-        assertEq(abi.encode(market.offerOf(swapped, SUBSCRIBE)), abi.encode(offers[0]));
+        topics.setOffer(swapped, PUBLISH, offers[1]);
+        topics.setOffer(swapped, SUBSCRIBE, offers[0]);
+        assertEq(abi.encode(topics.offerOf(swapped, PUBLISH)), abi.encode(offers[1]));
+        assertEq(abi.encode(topics.offerOf(swapped, SUBSCRIBE)), abi.encode(offers[0]));
     }
 
     // Traits
 
     function test_SetTraits() public {
         ITopicRegistry.Traits memory traits = ITopicRegistry.Traits(false, true, false);
-        vm.expectEmit(address(market));
+        vm.expectEmit(address(topics));
         emit ITopicRegistry.TraitsSet(brokerId, topicId, traits);
         vm.prank(manager);
-        market.setTraits(topicId, traits);
-        assertEq(abi.encode(market.traitsOf(topicId)), abi.encode(traits));
+        topics.setTraits(topicId, traits);
+        assertEq(abi.encode(topics.traitsOf(topicId)), abi.encode(traits));
     }
 
     function test_RevertWhen_TraitsTheSame() public {
         vm.expectRevert(ITopicRegistry.NothingToChange.selector);
         vm.prank(topicOwner);
-        market.setTraits(topicId, noTraits());
+        topics.setTraits(topicId, noTraits());
     }
 
     function testFuzz_TraitsRoundTrip(bool retain, bool sensitive, bool ownBranch) public {
         vm.assume(retain || sensitive || ownBranch);
         vm.prank(topicOwner);
-        market.setTraits(topicId, ITopicRegistry.Traits(retain, sensitive, ownBranch));
-        ITopicRegistry.Traits memory kept = market.traitsOf(topicId);
+        topics.setTraits(topicId, ITopicRegistry.Traits(retain, sensitive, ownBranch));
+        ITopicRegistry.Traits memory kept = topics.traitsOf(topicId);
         assertEq(kept.retain, retain);
         assertEq(kept.sensitive, sensitive);
         assertEq(kept.ownBranch, ownBranch);
-        assertEq(market.topicOwner(topicId), topicOwner);
-        assertEq(market.topicEpoch(topicId), 1);
-        assertEq(market.topicBroker(topicId), brokerId);
+        assertEq(topics.topicOwner(topicId), topicOwner);
+        assertEq(topics.topicEpoch(topicId), 1);
+        assertEq(topics.topicBroker(topicId), brokerId);
     }
 
     // Managers
 
     function test_SetManager() public {
         vm.startPrank(topicOwner);
-        vm.expectEmit(address(market));
+        vm.expectEmit(address(topics));
         emit ITopicRegistry.ManagerSet(brokerId, topicId, stranger, true);
-        market.setManager(topicId, stranger, true);
-        assertTrue(market.isManager(topicId, stranger));
-        vm.expectEmit(address(market));
+        topics.setManager(topicId, stranger, true);
+        assertTrue(topics.isManager(topicId, stranger));
+        vm.expectEmit(address(topics));
         emit ITopicRegistry.ManagerSet(brokerId, topicId, stranger, false);
-        market.setManager(topicId, stranger, false);
-        assertFalse(market.isManager(topicId, stranger));
+        topics.setManager(topicId, stranger, false);
+        assertFalse(topics.isManager(topicId, stranger));
         vm.stopPrank();
         vm.expectRevert(abi.encodeWithSelector(ITopicRegistry.NotTopicOwnerOrManager.selector, topicId, stranger));
         vm.prank(stranger);
-        market.setOffer(topicId, SUBSCRIBE, open());
+        topics.setOffer(topicId, SUBSCRIBE, open());
     }
 
     function test_RevertWhen_ManagerZeroOrTheSame() public {
         vm.startPrank(topicOwner);
         vm.expectRevert(ITopicRegistry.ZeroAddress.selector);
-        market.setManager(topicId, address(0), true);
+        topics.setManager(topicId, address(0), true);
         vm.expectRevert(ITopicRegistry.NothingToChange.selector);
-        market.setManager(topicId, manager, true);
+        topics.setManager(topicId, manager, true);
         vm.expectRevert(ITopicRegistry.NothingToChange.selector);
-        market.setManager(topicId, stranger, false);
+        topics.setManager(topicId, stranger, false);
     }
 
     function test_RevertWhen_ManagerActsAsOwner() public {
         bytes memory refusal = abi.encodeWithSelector(ITopicRegistry.NotTopicOwner.selector, topicId, manager);
         vm.startPrank(manager);
         vm.expectRevert(refusal);
-        market.setManager(topicId, stranger, true);
+        topics.setManager(topicId, stranger, true);
         vm.expectRevert(refusal);
-        market.offerTopicOwnership(topicId, manager);
+        topics.offerTopicOwnership(topicId, manager);
         vm.expectRevert(refusal);
-        market.deleteTopic(topicId);
+        topics.deleteTopic(topicId);
     }
 
     // Ownership
 
     function test_TopicCandidateBecomesOwner() public {
-        vm.expectEmit(address(market));
+        vm.expectEmit(address(topics));
         emit ITopicRegistry.TopicOwnershipOffered(brokerId, topicId, stranger, topicOwner);
         vm.prank(topicOwner);
-        market.offerTopicOwnership(topicId, stranger);
-        assertEq(market.topicOwner(topicId), topicOwner, "an offer moves nothing");
-        assertEq(market.topicCandidate(topicId), stranger);
-        vm.expectEmit(address(market));
+        topics.offerTopicOwnership(topicId, stranger);
+        assertEq(topics.topicOwner(topicId), topicOwner, "an offer moves nothing");
+        assertEq(topics.topicCandidate(topicId), stranger);
+        vm.expectEmit(address(topics));
         emit ITopicRegistry.TopicOwnershipTransferred(brokerId, topicId, stranger, topicOwner);
         vm.prank(stranger);
-        market.acceptTopicOwnership(topicId);
-        assertEq(market.topicOwner(topicId), stranger);
-        assertEq(market.topicCandidate(topicId), address(0));
+        topics.acceptTopicOwnership(topicId);
+        assertEq(topics.topicOwner(topicId), stranger);
+        assertEq(topics.topicCandidate(topicId), address(0));
         assertFalse(market.mayAccess(topicId, topicOwner, PUBLISH), "the former owner has no right left");
         vm.expectRevert(abi.encodeWithSelector(ITopicRegistry.NotTopicOwner.selector, topicId, topicOwner));
         vm.prank(topicOwner);
-        market.deleteTopic(topicId);
+        topics.deleteTopic(topicId);
     }
 
     function test_RevertWhen_TopicAcceptedByAnother() public {
         vm.prank(topicOwner);
-        market.offerTopicOwnership(topicId, stranger);
+        topics.offerTopicOwnership(topicId, stranger);
         vm.expectRevert(abi.encodeWithSelector(ITopicRegistry.NotTopicCandidate.selector, topicId, buyer, stranger));
         vm.prank(buyer);
-        market.acceptTopicOwnership(topicId);
+        topics.acceptTopicOwnership(topicId);
     }
 
     function test_RevertGiven_TopicOfferWithdrawn() public {
         vm.startPrank(topicOwner);
-        market.offerTopicOwnership(topicId, stranger);
-        market.offerTopicOwnership(topicId, address(0));
+        topics.offerTopicOwnership(topicId, stranger);
+        topics.offerTopicOwnership(topicId, address(0));
         vm.stopPrank();
         vm.expectPartialRevert(ITopicRegistry.NotTopicCandidate.selector);
         vm.prank(stranger);
-        market.acceptTopicOwnership(topicId);
+        topics.acceptTopicOwnership(topicId);
     }
 
     function test_RevertWhen_TopicOfferChangesNothing() public {
         vm.startPrank(topicOwner);
         vm.expectRevert(ITopicRegistry.NothingToChange.selector);
-        market.offerTopicOwnership(topicId, topicOwner);
+        topics.offerTopicOwnership(topicId, topicOwner);
         vm.expectRevert(ITopicRegistry.NothingToChange.selector);
-        market.offerTopicOwnership(topicId, address(0));
+        topics.offerTopicOwnership(topicId, address(0));
     }
 
     function test_TransferKeepsManagersAndGrants() public {
         grantFree(buyer, SUBSCRIBE, START + 1 days);
         vm.prank(topicOwner);
-        market.offerTopicOwnership(topicId, stranger);
+        topics.offerTopicOwnership(topicId, stranger);
         vm.prank(stranger);
-        market.acceptTopicOwnership(topicId);
-        assertTrue(market.isManager(topicId, manager));
+        topics.acceptTopicOwnership(topicId);
+        assertTrue(topics.isManager(topicId, manager));
         assertTrue(market.mayAccess(topicId, buyer, SUBSCRIBE));
     }
 
     function test_OfferDiesWithTheTopic() public {
         vm.startPrank(topicOwner);
-        market.offerTopicOwnership(topicId, stranger);
-        market.deleteTopic(topicId);
-        market.registerTopic(brokerId, NAME, noTraits(), closed(), closed());
+        topics.offerTopicOwnership(topicId, stranger);
+        topics.deleteTopic(topicId);
+        topics.registerTopic(brokerId, NAME, noTraits(), closed(), closed());
         vm.stopPrank();
         vm.expectPartialRevert(ITopicRegistry.NotTopicCandidate.selector);
         vm.prank(stranger);
-        market.acceptTopicOwnership(topicId);
+        topics.acceptTopicOwnership(topicId);
     }
 
     // deleteTopic
 
     function test_DeleteTopic() public {
-        vm.expectEmit(address(market));
+        vm.expectEmit(address(topics));
         emit ITopicRegistry.TopicDeleted(brokerId, topicId, topicOwner, 1);
         remove(topicId);
-        assertEq(market.topicOwner(topicId), address(0));
+        assertEq(topics.topicOwner(topicId), address(0));
         assertFalse(market.mayAccess(topicId, topicOwner, SUBSCRIBE));
         assertFalse(market.mayAccess(topicId, address(0), SUBSCRIBE));
-        assertEq(abi.encode(market.offerOf(topicId, SUBSCRIBE)), abi.encode(closed()));
+        assertEq(abi.encode(topics.offerOf(topicId, SUBSCRIBE)), abi.encode(closed()));
         vm.expectRevert(abi.encodeWithSelector(ITopicRegistry.UnknownTopic.selector, topicId));
         remove(topicId);
     }
@@ -431,12 +431,12 @@ contract TopicRegistryTest is Fixture {
     function test_EpochGrows() public {
         for (uint64 epoch = 2; epoch < 5; ++epoch) {
             remove(topicId);
-            vm.expectEmit(address(market));
+            vm.expectEmit(address(topics));
             emit ITopicRegistry.TopicRegistered(
                 brokerId, topicId, topicOwner, epoch, NAME, noTraits(), closed(), open()
             );
             register(topicOwner, NAME, closed(), open());
-            assertEq(market.topicEpoch(topicId), epoch);
+            assertEq(topics.topicEpoch(topicId), epoch);
         }
     }
 
@@ -448,20 +448,20 @@ contract TopicRegistryTest is Fixture {
         remove(topicId);
         assertEq(market.grantedUntil(topicId, buyer, SUBSCRIBE), 0);
         assertFalse(market.isBlocked(topicId, stranger));
-        assertFalse(market.isManager(topicId, manager));
+        assertFalse(topics.isManager(topicId, manager));
 
         register(buyer, NAME, closed(), open());
         assertEq(market.grantedUntil(topicId, buyer, SUBSCRIBE), 0);
         assertEq(market.grantedUntil(topicId, buyer, PUBLISH), 0);
         assertFalse(market.isBlocked(topicId, stranger));
         assertTrue(market.mayAccess(topicId, stranger, SUBSCRIBE));
-        assertFalse(market.isManager(topicId, manager));
+        assertFalse(topics.isManager(topicId, manager));
     }
 
     function test_DeletionKeepsTopicsBelow() public {
         bytes32 below = register(manager, string.concat(NAME, "/raw"));
         remove(topicId);
-        assertEq(market.topicOwner(below), manager);
+        assertEq(topics.topicOwner(below), manager);
         assertTrue(market.mayAccess(below, manager, PUBLISH));
     }
 
@@ -490,7 +490,7 @@ contract TopicRegistryTest is Fixture {
 
     function test_RevertGiven_PaidGrantRunning() public {
         uint64 until = buy(2);
-        bytes memory refusal = abi.encodeWithSelector(IAccessMarket.PaidGrantsRunning.selector, topicId, until);
+        bytes memory refusal = abi.encodeWithSelector(ITopicRegistry.PaidGrantsRunning.selector, topicId, until);
         vm.expectRevert(refusal);
         remove(topicId);
         vm.warp(until - 1);
@@ -505,7 +505,7 @@ contract TopicRegistryTest is Fixture {
         vm.prank(stranger);
         market.buy{value: PRICE}(shorter);
         vm.warp(longest - 1);
-        vm.expectRevert(abi.encodeWithSelector(IAccessMarket.PaidGrantsRunning.selector, topicId, longest));
+        vm.expectRevert(abi.encodeWithSelector(ITopicRegistry.PaidGrantsRunning.selector, topicId, longest));
         remove(topicId);
         vm.warp(longest);
         remove(topicId);
@@ -544,7 +544,7 @@ contract TopicRegistryTest is Fixture {
         market.buy{value: 30 * PRICE}(longer);
         vm.warp(ended);
         revokeFrom(stranger, SUBSCRIBE);
-        vm.expectPartialRevert(IAccessMarket.PaidGrantsRunning.selector);
+        vm.expectPartialRevert(ITopicRegistry.PaidGrantsRunning.selector);
         remove(topicId);
         vm.prank(makeAddr("anyone"));
         market.settle(topicId, buyer, SUBSCRIBE);
@@ -584,7 +584,7 @@ contract TopicRegistryTest is Fixture {
         remove(topicId);
         register(topicOwner, NAME, closed(), priced(PRICE));
         buy(1);
-        vm.expectPartialRevert(IAccessMarket.PaidGrantsRunning.selector);
+        vm.expectPartialRevert(ITopicRegistry.PaidGrantsRunning.selector);
         remove(topicId);
         revokeFrom(buyer, SUBSCRIBE);
         remove(topicId);

@@ -365,6 +365,11 @@ fn check_config_finds_nothing_wrong_with_the_sites_own_and_health_knows_ready_fr
         let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let (done, said) = program(&["health", &nobody, "--timeout", "1"]).await?;
         ensure!(!done.status.success() && said.contains(&nobody), "{said}");
+        let mut waits = stage.spawn_gateway("waits", |table| {
+            set(table, "broker", "address", nobody.clone());
+        })?;
+        let (done, said) = program(&["health", &waits.health().await?.to_string()]).await?;
+        ensure!(!done.status.success() && said.contains("not ready (HTTP 503)"), "{said}");
         let version = Command::new(process::program()).arg("--version").output()?;
         ensure!(version.status.success());
         Ok(())
