@@ -42,6 +42,17 @@ e2e: setup ## end to end: real node, real broker, clients that others wrote
 lint: rust node_modules/.ready dotenv ## formats, warnings, generated interfaces, requirements
 	@script/lint
 
+gas: node_modules/.ready dotenv ## what each call costs; writes the kept figures anew
+	@rm -rf test-sol/gas
+	@script/step "measuring" env FORGE_SNAPSHOT_CHECK=false $(call foundry,forge) test --match-contract GasTest
+	@script/gas
+
+mutants-sol: node_modules/.ready dotenv ## break the contracts one line at a time: do the tests notice? (hours; ARGS="--sample 100")
+	@script/mutants-sol $(ARGS)
+
+analyse-sol: node_modules/.ready dotenv .venv-slither/.ready ## what slither finds in the contracts
+	@script/analyse-sol
+
 bench-path: setup ## what one forwarded PUBLISH costs, and the gateway beside HAProxy
 	@script/setup measuring
 	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-bench --bins
@@ -62,6 +73,9 @@ format: rust node_modules/.ready ## format Rust and Solidity
 	@cargo fmt --all
 	@$(call foundry,forge) fmt
 
+deploy: node_modules/.ready dotenv ## put the contracts on a chain: RPC=URL ARGS="--account NAME"; again changes nothing
+	@RPC="$(RPC)" script/deploy $(ARGS)
+
 clean: ## remove what was built; packages stay
 	@cargo clean --quiet
 	@rm -rf out out-lint cache cache-lint broadcast
@@ -79,4 +93,7 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv/.ready: script/python-packages.txt
 	@script/setup python
 
-.PHONY: help setup demo test test-sol test-rust e2e lint bench-path container build abi format clean rust dotenv
+.venv-slither/.ready: script/slither-packages.txt
+	@script/setup slither
+
+.PHONY: help setup demo test test-sol test-rust e2e lint gas mutants-sol analyse-sol bench-path container build abi format deploy clean rust dotenv

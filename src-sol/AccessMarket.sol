@@ -82,7 +82,7 @@ contract AccessMarket is Payouts {
         _checkEnd(until);
         Scope memory scope = _scope(topicId, right);
         scope.feeRate = _publishFeeRate(scope.brokerId, right);
-        uint256 feeWei = _grant(scope, wallet, until, purpose, note);
+        uint256 feeWei = _grant(_held(scope), scope, wallet, until, purpose, note);
         if (msg.value < feeWei) revert WrongPayment(msg.value, feeWei);
         if (feeWei > 0) _credit(brokerRegistry.brokerOwner(scope.brokerId), feeWei);
         _pay(msg.sender, msg.value - feeWei);
@@ -104,9 +104,10 @@ contract AccessMarket is Payouts {
         for (uint256 t = 0; t < topicIds.length; ++t) {
             Scope memory scope = _scope(topicIds[t], right);
             scope.feeRate = _publishFeeRate(scope.brokerId, right);
+            mapping(address wallet => Grants.Grant) storage held = _held(scope);
             uint256 feesWei = 0;
             for (uint256 w = 0; w < wallets.length; ++w) {
-                feesWei += _grant(scope, wallets[w], until, purpose, note);
+                feesWei += _grant(held, scope, wallets[w], until, purpose, note);
             }
             if (feesWei > 0) _credit(brokerRegistry.brokerOwner(scope.brokerId), feesWei);
             sumWei += feesWei;
@@ -145,7 +146,8 @@ contract AccessMarket is Payouts {
         nonReentrant
     {
         _checkNote(purpose, note);
-        uint256 refundWei = _revoke(_scope(topicId, right), wallet, purpose, note);
+        Scope memory scope = _scope(topicId, right);
+        uint256 refundWei = _revoke(scope, wallet, purpose, note);
         if (msg.value < refundWei) revert RefundTooSmall(msg.value, refundWei);
         _pay(wallet, refundWei);
         _pay(msg.sender, msg.value - refundWei);
@@ -286,17 +288,22 @@ contract AccessMarket is Payouts {
         return Scope(topicId, brokerId, epoch, owner, right, 0);
     }
 
-    function _held(Scope memory scope, address wallet) private view returns (Grants.Grant storage) {
-        return _grants[scope.topicId][scope.epoch][scope.right][wallet];
+    /// @dev The grants in a scope, looked up once.
+    function _held(Scope memory scope) private view returns (mapping(address wallet => Grants.Grant) storage) {
+        return _grants[scope.topicId][scope.epoch][scope.right];
     }
 
     /// @dev Extends one grant without payment, for the publish fee of the added time, which it answers.
-    function _grant(Scope memory scope, address wallet, uint64 until, bytes32 purpose, string calldata note)
-        private
-        returns (uint256 feeWei)
-    {
+    function _grant(
+        mapping(address wallet => Grants.Grant) storage grants,
+        Scope memory scope,
+        address wallet,
+        uint64 until,
+        bytes32 purpose,
+        string calldata note
+    ) private returns (uint256 feeWei) {
         if (wallet == address(0)) revert ZeroAddress();
-        Grants.Grant storage held = _held(scope, wallet);
+        Grants.Grant storage held = grants[wallet];
         uint64 current = held.head.until;
         if (until <= current || until <= block.timestamp) revert EndNotLater(until, current);
         feeWei = _feeFor(scope.feeRate, until - Math.max(block.timestamp, current));
@@ -367,6 +374,8 @@ contract AccessMarket is Payouts {
         uint256 from = Math.max(block.timestamp, held.head.until);
         uint256 until = from + uint256(order.period) * order.periods;
         _checkEnd(until);
+        // A price, not a balance.
+        // slither-disable-next-line incorrect-equality
         if (priceWei == 0) {
             held.extend(until);
         } else {
@@ -383,7 +392,7 @@ contract AccessMarket is Payouts {
         private
         returns (uint256 refundWei)
     {
-        Grants.Grant storage held = _held(scope, wallet);
+        Grants.Grant storage held = _held(scope)[wallet];
         uint64 was = held.head.until;
         if (was <= block.timestamp) revert NothingToRevoke(scope.topicId, wallet, scope.right);
         refundWei = held.unused();
@@ -410,7 +419,7 @@ contract AccessMarket is Payouts {
         private
         returns (uint256)
     {
-        return _held(scope, wallet).unused() == 0 ? 0 : _revoke(scope, wallet, purpose, note);
+        return _held(scope)[wallet].unused() == 0 ? 0 : _revoke(scope, wallet, purpose, note);
     }
 
     function _pricedOffer(bytes32 topicId, ITopicRegistry.Right right)
@@ -429,7 +438,7 @@ contract AccessMarket is Payouts {
 
     /// @dev The fee for so many seconds, rounded up to the wei.
     function _feeFor(uint256 rate, uint256 time) private pure returns (uint256) {
-        return Math.ceilDiv(rate * time, 1 days);
+        return rate == 0 ? 0 : Math.ceilDiv(rate * time, 1 days);
     }
 
     function _checkEnd(uint256 until) private view {

@@ -153,6 +153,8 @@ contract BrokerRegistry is IBrokerRegistry {
             if (entry.until > latest) revert BanTooLong(entry.until, latest);
             _checkText(entry.reason, MAX_TEXT);
             _checkSubject(entry.kind, entry.subject);
+            // Who is meant, not how much.
+            // slither-disable-next-line incorrect-equality
             if (entry.kind == BanKind.Wallet && entry.subject == _subjectOf(owner)) {
                 revert CannotBanOwner(brokerId, owner);
             }

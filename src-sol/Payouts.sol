@@ -64,6 +64,8 @@ abstract contract Payouts is IAccessMarket, ReentrancyGuardTransient {
 
     /// @dev Pays at once or credits. To be called last, when state and events are complete.
     function _pay(address payee, uint256 amountWei) internal {
+        // An amount, not a balance.
+        // slither-disable-next-line incorrect-equality
         if (amountWei == 0) return;
         Payout memory payout = _payouts[payee];
         if (!payout.isPull) {
@@ -89,6 +91,8 @@ abstract contract Payouts is IAccessMarket, ReentrancyGuardTransient {
 
     /// @dev Adds to what is due to a payee. Looks from the last one back, since batches come in runs.
     function _owe(Due memory due, address payee, uint256 amountWei) internal pure {
+        // An amount, not a balance.
+        // slither-disable-next-line incorrect-equality
         if (amountWei == 0) return;
         due.sumWei += amountWei;
         for (uint256 i = due.count; i > 0; --i) {

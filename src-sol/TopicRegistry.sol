@@ -126,7 +126,7 @@ contract TopicRegistry is ITopicRegistry {
         if ((mode == CountryMode.Any) != (codes.length == 0) || codes.length > MAX_COUNTRIES) {
             revert InvalidCountryCount(mode, codes.length, MAX_COUNTRIES);
         }
-        bytes2 last;
+        bytes2 last = 0;
         for (uint256 i = 0; i < codes.length; ++i) {
             bytes2 code = codes[i];
             if (code <= last || !_isCountry(code)) revert InvalidCountry(i, code);
@@ -295,6 +295,8 @@ contract TopicRegistry is ITopicRegistry {
         uint32 epoch = _topics[topicId].epoch + 1;
         _topics[topicId] =
             Topic(msg.sender, epoch, brokerId.toUint40(), traits.retain, traits.sensitive, traits.ownBranch);
+        // All zeroes, and filled below.
+        // slither-disable-next-line uninitialized-local
         Offers memory offers;
         _putOffer(offers, Right.Publish, publishOffer);
         _putOffer(offers, Right.Subscribe, subscribeOffer);

@@ -44,11 +44,11 @@ abstract contract Fixture is Test {
 
     function setUp() public virtual {
         vm.warp(START);
-        brokers = new BrokerRegistry();
-        market = new AccessMarket(brokers);
+        brokers = BrokerRegistry(compiled("BrokerRegistry", ""));
+        market = AccessMarket(compiled("AccessMarket", abi.encode(brokers)));
         topics = TopicRegistry(address(market.topicRegistry()));
-        devices = new DeviceRegistry();
-        audit = new AuditLog(brokers);
+        devices = DeviceRegistry(compiled("DeviceRegistry", ""));
+        audit = AuditLog(compiled("AuditLog", abi.encode(brokers)));
 
         vm.startPrank(brokerOwner);
         brokerId = brokers.createBroker(IBrokerRegistry.NamingPolicy.Open, "plant");
@@ -63,6 +63,12 @@ abstract contract Fixture is Test {
         vm.deal(buyer, 1_000_000 ether);
         vm.deal(topicOwner, 1_000_000 ether);
         vm.deal(stranger, 1_000_000 ether);
+    }
+
+    /// @dev Deploys what `forge build` made; `make mutants-sol` puts broken contracts in its place without compiling the tests again.
+    function compiled(string memory name, bytes memory arguments) internal returns (address) {
+        string memory folder = vm.envOr("CONTRACTS_OUT", string("out"));
+        return vm.deployCode(string.concat(folder, "/", name, ".sol/", name, ".json"), arguments);
     }
 
     function closed() internal pure returns (ITopicRegistry.Offer memory) {
