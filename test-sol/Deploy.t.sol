@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.30;
 
+import {Demo} from "../script/Demo.s.sol";
 import {Deploy} from "../script/Deploy.s.sol";
 import {AccessMarket} from "../src-sol/AccessMarket.sol";
 import {IBrokerRegistry} from "../src-sol/interfaces/IBrokerRegistry.sol";
@@ -100,5 +101,20 @@ contract DeployTest is Test {
         vm.etch(CREATE2_FACTORY, "");
         vm.expectRevert(abi.encodeWithSelector(Deploy.NoFactory.selector, CREATE2_FACTORY, block.chainid));
         script.deploy();
+    }
+
+    function test_DemoLaysOutASite() public {
+        (Deploy.Deployment memory deployed, uint256 brokerId) = new Demo().run();
+        bytes32 north = deployed.topicRegistry.topicIdOf(brokerId, "farm/north");
+        address reader = vm.addr(vm.deriveKey("test test test test test test test test test test test junk", 3));
+        assertTrue(deployed.accessMarket.mayAccess(north, reader, ITopicRegistry.Right.Subscribe));
+        assertFalse(deployed.accessMarket.mayAccess(north, reader, ITopicRegistry.Right.Publish));
+    }
+
+    function test_RevertWhen_DemoOnARealChain() public {
+        Demo demo = new Demo();
+        vm.chainId(1);
+        vm.expectRevert(abi.encodeWithSelector(Demo.NotADevelopmentChain.selector, 1));
+        demo.run();
     }
 }
