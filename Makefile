@@ -39,7 +39,7 @@ test-rust: rust node_modules/.ready dotenv ## the crates' tests
 e2e: setup ## end to end: real node, real broker, clients that others wrote
 	@script/test end-to-end
 
-lint: rust node_modules/.ready dotenv ## formats, warnings, generated interfaces, requirements
+lint: rust node_modules/.ready dotenv .venv-slither/.ready ## formats, warnings, generated interfaces, requirements
 	@script/lint
 
 gas: node_modules/.ready dotenv ## what each call costs; writes the kept figures anew
