@@ -158,8 +158,9 @@ abstract contract Fixture is Test {
     }
 
     function blockBuyer() internal {
+        uint256 refundWei = market.refundOf(topicId, buyer, PUBLISH) + market.refundOf(topicId, buyer, SUBSCRIBE);
         vm.prank(topicOwner);
-        market.blockWallet(topicId, buyer, PURPOSE, "");
+        market.blockWallet{value: refundWei}(topicId, buyer, PURPOSE, "");
     }
 
     function subjectOf(address wallet) internal pure returns (bytes32) {

@@ -77,11 +77,12 @@ contract PayoutsTest is Fixture {
         assertEq(market.creditOf(address(payee)), 0);
     }
 
-    function test_RefusingBrokerOwnerIsCredited() public {
-        RefusingPayee payee = new RefusingPayee();
+    function test_BrokerOwnerIsCreditedInAnyCase() public {
+        ThoroughPayee payee = new ThoroughPayee();
         giveBrokerTo(address(payee));
         uint256 ownerHad = topicOwner.balance;
         buy(1);
+        assertEq(address(payee).balance, 0);
         assertEq(market.creditOf(address(payee)), PRICE / 10);
         assertEq(topicOwner.balance, ownerHad + PRICE - PRICE / 10);
     }
@@ -237,7 +238,8 @@ contract PayoutsTest is Fixture {
     // Ether that nobody owes
 
     function test_RevertWhen_PlainTransfer() public {
-        address[4] memory targets = [address(market), address(brokers), address(devices), address(audit)];
+        address[5] memory targets =
+            [address(market), address(topics), address(brokers), address(devices), address(audit)];
         for (uint256 i = 0; i < targets.length; ++i) {
             vm.prank(buyer);
             (bool success,) = targets[i].call{value: 1}("");
