@@ -30,7 +30,7 @@ contract AccessMarket is Payouts {
     /// @inheritdoc IAccessMarket
     ITopicRegistry public immutable topicRegistry;
 
-    /// @dev Paid grants of a topic that have neither been revoked nor counted out, and the latest end of any paid time.
+    /// @dev Paid grants of a topic that have neither been revoked nor counted out, and the latest end of paid time since there was none.
     struct Sold {
         uint64 open;
         uint64 latest;
@@ -182,7 +182,7 @@ contract AccessMarket is Payouts {
         uint256 paidTo = held.paidTo();
         if (paidTo == 0 || block.timestamp < paidTo) revert NothingToSettle(topicId, wallet, right);
         held.settle();
-        --_sold[topicId][epoch].open;
+        _countOut(topicId, epoch);
     }
 
     /// @inheritdoc IAccessMarket
@@ -268,8 +268,7 @@ contract AccessMarket is Payouts {
     /// @inheritdoc IAccessMarket
     function paidUntil(bytes32 topicId) external view returns (uint64 until) {
         (, uint64 epoch,) = topicRegistry.topicOf(topicId);
-        Sold memory sold = _sold[topicId][epoch];
-        return sold.open == 0 ? 0 : sold.latest;
+        return _sold[topicId][epoch].latest;
     }
 
     /// @inheritdoc IAccessMarket
@@ -387,6 +386,13 @@ contract AccessMarket is Payouts {
         return until.toUint64();
     }
 
+    /// @dev With the last paid grant goes its end, or a later sale would keep the topic for as long as one that was paid back.
+    function _countOut(bytes32 topicId, uint256 epoch) private {
+        Sold memory sold = _sold[topicId][epoch];
+        if (--sold.open == 0) sold.latest = 0;
+        _sold[topicId][epoch] = sold;
+    }
+
     /// @dev Ends a right and answers what is to be paid back.
     function _revoke(Scope memory scope, address wallet, bytes32 purpose, string calldata note)
         private
@@ -396,7 +402,7 @@ contract AccessMarket is Payouts {
         uint64 was = held.head.until;
         if (was <= block.timestamp) revert NothingToRevoke(scope.topicId, wallet, scope.right);
         refundWei = held.unused();
-        if (held.head.paidTo != 0) --_sold[scope.topicId][scope.epoch].open;
+        if (held.head.paidTo != 0) _countOut(scope.topicId, scope.epoch);
         held.end();
         _tellRevoked(scope, wallet, was, refundWei, purpose, note);
     }

@@ -194,6 +194,29 @@ contract TopicViewsTest is Fixture {
         remove();
     }
 
+    /// @dev What was paid back must not keep a topic for as long as it would have run once others buy a little.
+    function test_PaidBackTimeIsForgotten() public {
+        buyFor(buyer, SUBSCRIBE, 30);
+        revokeFrom(buyer, SUBSCRIBE);
+        uint64 until = buyFor(stranger, SUBSCRIBE, 1);
+        assertEq(market.paidUntil(topicId), until);
+        refuseToRemove(until);
+        vm.warp(until);
+        remove();
+    }
+
+    function test_PaidBackTimeCountsWhileAnotherRuns() public {
+        uint64 longest = buyFor(buyer, SUBSCRIBE, 30);
+        uint64 until = buyFor(stranger, SUBSCRIBE, 1);
+        revokeFrom(buyer, SUBSCRIBE);
+        assertEq(market.paidUntil(topicId), longest);
+        vm.warp(until);
+        refuseToRemove(longest);
+        market.settle(topicId, stranger, SUBSCRIBE);
+        assertEq(market.paidUntil(topicId), 0);
+        remove();
+    }
+
     function test_SettledWalletBuysAgain() public {
         uint64 first = buyFor(buyer, SUBSCRIBE, 1);
         grantFree(buyer, SUBSCRIBE, first + 2 days);

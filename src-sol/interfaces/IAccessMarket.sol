@@ -204,8 +204,8 @@ interface IAccessMarket {
     /// @notice The decision of the chain, by the same rule as the gateways. A wallet that the broker banned: no. The owner: yes. A
     /// blocked wallet: no. Else a public offer or a grant valid now. Says nothing of the branch that {ITopicRegistry-Traits} shut it in.
     function mayAccess(bytes32 topicId, address wallet, ITopicRegistry.Right right) external view returns (bool);
-    /// @return until The latest end of time that was paid for and neither paid back nor settled; 0 if there is none. A topic can be
-    /// deleted once this is not in the future.
+    /// @return until Not before the latest end of time that was paid for and neither paid back nor settled; 0 if there is none. A topic
+    /// can be deleted once this is not in the future. As long as there is some such time, the end of what was paid back still counts.
     function paidUntil(bytes32 topicId) external view returns (uint64 until);
     function creditOf(address payee) external view returns (uint256);
     /// @return to Where the payee is paid, itself unless it chose otherwise.
