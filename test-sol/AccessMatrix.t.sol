@@ -547,6 +547,35 @@ contract AccessMatrixTest is Fixture {
         return false;
     }
 
+    /// @dev Ether that nobody owes would be stuck: what costs nothing takes none, not from those who may either.
+    function test_WhatCostsNothingTakesNothing() public {
+        bytes4[7] memory payable_ = [
+            market.buy.selector,
+            market.buyMany.selector,
+            market.grant.selector,
+            market.grantMany.selector,
+            market.revoke.selector,
+            market.revokeMany.selector,
+            market.blockWallet.selector
+        ];
+        uint256 tried;
+        for (uint256 r = 0; r < rows.length; ++r) {
+            Row memory row = rows[r];
+            bool isPayable;
+            for (uint256 i = 0; i < payable_.length; ++i) {
+                if (bytes4(row.data) == payable_[i]) isPayable = true;
+            }
+            if (isPayable) continue;
+            uint256 caller = 0;
+            while ((row.allowed >> caller) & 1 == 0) ++caller;
+            vm.prank(callers[caller]);
+            (bool success,) = row.target.call{value: 1}(row.data);
+            assertFalse(success, vm.toString(r));
+            ++tried;
+        }
+        assertEq(tried, 44 - 8);
+    }
+
     /// @dev Calls that change several things have several rows' worth of events, in the order of what they were given.
     function test_EveryChangeHasExactlyOneEvent() public {
         for (uint256 r = 0; r < rows.length; ++r) {

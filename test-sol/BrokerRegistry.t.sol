@@ -90,7 +90,9 @@ contract BrokerRegistryTest is Fixture {
         brokers.offerBrokerOwnership(brokerId, stranger);
         brokers.offerBrokerOwnership(brokerId, address(0));
         vm.stopPrank();
-        vm.expectPartialRevert(IBrokerRegistry.NotOwnershipCandidate.selector);
+        vm.expectRevert(
+            abi.encodeWithSelector(IBrokerRegistry.NotOwnershipCandidate.selector, brokerId, stranger, address(0))
+        );
         vm.prank(stranger);
         brokers.acceptBrokerOwnership(brokerId);
     }
@@ -100,13 +102,17 @@ contract BrokerRegistryTest is Fixture {
         brokers.offerBrokerOwnership(brokerId, stranger);
         brokers.offerBrokerOwnership(brokerId, buyer);
         vm.stopPrank();
-        vm.expectPartialRevert(IBrokerRegistry.NotOwnershipCandidate.selector);
+        vm.expectRevert(
+            abi.encodeWithSelector(IBrokerRegistry.NotOwnershipCandidate.selector, brokerId, stranger, buyer)
+        );
         vm.prank(stranger);
         brokers.acceptBrokerOwnership(brokerId);
     }
 
     function test_RevertGiven_NoOffer() public {
-        vm.expectPartialRevert(IBrokerRegistry.NotOwnershipCandidate.selector);
+        vm.expectRevert(
+            abi.encodeWithSelector(IBrokerRegistry.NotOwnershipCandidate.selector, brokerId, stranger, address(0))
+        );
         vm.prank(stranger);
         brokers.acceptBrokerOwnership(brokerId);
     }
@@ -524,7 +530,9 @@ contract BrokerRegistryTest is Fixture {
         vm.prank(brokerOwner);
         brokers.ban(brokerId, walletBan(buyer, START + 1 days));
         transferTo(stranger);
-        vm.expectPartialRevert(IBrokerRegistry.BannedByOwner.selector);
+        vm.expectRevert(
+            abi.encodeWithSelector(IBrokerRegistry.BannedByOwner.selector, WALLET, subjectOf(buyer), START + 1 days)
+        );
         vm.prank(gateway);
         brokers.unban(brokerId, WALLET, subjectOf(buyer));
         vm.prank(stranger);
@@ -545,7 +553,9 @@ contract BrokerRegistryTest is Fixture {
         brokers.setGateway(brokerId, brokerOwner, "");
         brokers.ban(brokerId, walletBan(buyer, START + 31 days));
         vm.stopPrank();
-        vm.expectPartialRevert(IBrokerRegistry.BannedByOwner.selector);
+        vm.expectRevert(
+            abi.encodeWithSelector(IBrokerRegistry.BannedByOwner.selector, WALLET, subjectOf(buyer), START + 31 days)
+        );
         banBuyer(START + 1 days);
     }
 

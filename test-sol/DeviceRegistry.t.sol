@@ -202,7 +202,7 @@ contract DeviceRegistryTest is Fixture {
         devices.revokeDevice(buyer);
         vm.stopPrank();
         // Nobody's key belongs to the zero address.
-        vm.expectPartialRevert(IDeviceRegistry.NotYourDevice.selector);
+        vm.expectRevert(abi.encodeWithSelector(IDeviceRegistry.NotYourDevice.selector, address(0), buyer));
         vm.prank(address(0));
         devices.revokeDevice(buyer);
     }
@@ -211,7 +211,7 @@ contract DeviceRegistryTest is Fixture {
         authorize(topicOwner, sensor, END);
         vm.startPrank(topicOwner);
         devices.revokeDevice(sensor.addr);
-        vm.expectPartialRevert(IDeviceRegistry.NotYourDevice.selector);
+        vm.expectRevert(abi.encodeWithSelector(IDeviceRegistry.NotYourDevice.selector, topicOwner, sensor.addr));
         devices.revokeDevice(sensor.addr);
     }
 
