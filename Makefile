@@ -33,6 +33,9 @@ test: setup ## every test: contracts, crates, end to end
 test-sol: node_modules/.ready dotenv ## the contracts' tests
 	@script/test contracts
 
+invariants-deep: node_modules/.ready dotenv ## the contracts' invariants, 500 runs of 500 acts each: hours, before a release
+	@FOUNDRY_PROFILE=deep $(call foundry,forge) test --match-path 'test-sol/*.invariants.t.sol' $(ARGS)
+
 test-rust: rust node_modules/.ready dotenv ## the crates' tests
 	@script/test crates
 
@@ -96,4 +99,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint gas mutants-sol analyse-sol bench-path container build abi format deploy clean rust dotenv
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path container build abi format deploy clean rust dotenv

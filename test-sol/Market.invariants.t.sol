@@ -1,49 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.30;
 
-import {AccessMarket} from "../src-sol/AccessMarket.sol";
-import {BrokerRegistry} from "../src-sol/BrokerRegistry.sol";
-import {TopicRegistry} from "../src-sol/TopicRegistry.sol";
 import {ITopicRegistry} from "../src-sol/interfaces/ITopicRegistry.sol";
-import {MarketHandler} from "./MarketHandler.sol";
-import {Test} from "forge-std/Test.sol";
+import {Everybody} from "./game/Everybody.sol";
+import {Game} from "./game/Game.sol";
+import {Invariants} from "./game/Invariants.sol";
 
-contract MarketInvariants is Test {
-    BrokerRegistry private brokers;
-    AccessMarket private market;
-    TopicRegistry private topics;
-    MarketHandler private handler;
-
-    function setUp() public {
-        vm.warp(1_800_000_000);
-        brokers = new BrokerRegistry();
-        market = new AccessMarket(brokers);
-        topics = TopicRegistry(address(market.topicRegistry()));
-        handler = new MarketHandler(brokers, market);
-        targetContract(address(handler));
-        bytes4[] memory selectors = actions();
-        targetSelector(FuzzSelector(address(handler), selectors));
-    }
-
-    /// @dev Buying and granting twice, for they are what the rest is about.
-    function actions() private view returns (bytes4[] memory selectors) {
-        bytes4[16] memory all = [
-            handler.buy.selector,
-            handler.buy.selector,
-            handler.grant.selector,
-            handler.grant.selector,
-            handler.revoke.selector,
-            handler.turnBlock.selector,
-            handler.turnBan.selector,
-            handler.offer.selector,
-            handler.fees.selector,
-            handler.transferTopic.selector,
-            handler.transferBroker.selector,
-            handler.deleteOrRegister.selector,
-            handler.settle.selector,
-            handler.withdraw.selector,
-            handler.force.selector,
-            handler.wait.selector
+contract MarketInvariants is Invariants {
+    function acts() internal view override returns (bytes4[] memory selectors) {
+        bytes4[39] memory all = [
+            game.buy.selector,
+            game.buy.selector,
+            game.buy.selector,
+            game.buyMany.selector,
+            game.haggle.selector,
+            game.grant.selector,
+            game.grant.selector,
+            game.grantMany.selector,
+            game.revoke.selector,
+            game.revokeMany.selector,
+            game.turnBlock.selector,
+            game.turnBlock.selector,
+            game.settle.selector,
+            game.settle.selector,
+            game.payout.selector,
+            game.withdraw.selector,
+            game.withdrawNothing.selector,
+            game.force.selector,
+            game.wait.selector,
+            game.wait.selector,
+            game.ban.selector,
+            game.unban.selector,
+            game.offer.selector,
+            game.offer.selector,
+            game.publishFee.selector,
+            game.saleFee.selector,
+            game.register.selector,
+            game.register.selector,
+            game.remove.selector,
+            game.remove.selector,
+            game.turnManager.selector,
+            game.offerTopic.selector,
+            game.acceptTopic.selector,
+            game.offerBroker.selector,
+            game.acceptBroker.selector,
+            game.trespassOnAccess.selector,
+            game.trespassOnAccess.selector,
+            game.pileUp.selector,
+            game.pileUp.selector
         ];
         selectors = new bytes4[](all.length);
         for (uint256 i = 0; i < all.length; ++i) {
@@ -51,60 +55,169 @@ contract MarketInvariants is Test {
         }
     }
 
+    // Money
+
     function invariant_BalanceIsCreditsAndForcedEther() public view {
-        assertEq(address(market).balance, handler.creditsOfAll() + handler.forced());
+        uint256 creditsWei = 0;
+        for (uint256 a = 0; a < game.actorCount(); ++a) {
+            creditsWei += market.creditOf(game.actors(a));
+        }
+        assertEq(address(market).balance, creditsWei + game.forcedWei());
     }
 
-    function invariant_OwnerMeansExisting() public view {
-        for (uint256 t = 0; t < handler.topicCount(); ++t) {
-            bytes32 topicId = handler.topicIds(t);
-            assertEq(topics.topicOwner(topicId) != address(0), handler.exists(topicId));
-            // A refund is only ever owed on a topic that exists; the handler asserts it at each deletion too.
-            if (handler.hasPaidGrantRunning(topicId)) assertTrue(handler.exists(topicId));
+    function invariant_EveryWeiSentIsReceivedOrCredited() public view {
+        assertEq(game.sentWei(), game.receivedWei() + game.creditedWei(), "the book adds up");
+        uint256 pursesWei = 0;
+        for (uint256 a = 0; a < game.actorCount(); ++a) {
+            pursesWei += game.actors(a).balance;
         }
+        assertEq(pursesWei, game.receivedWei() + game.withdrawnWei(), "and is what they have");
+        assertEq(address(market).balance, game.creditedWei() - game.withdrawnWei() + game.forcedWei());
     }
 
-    function invariant_RightsAreWhatTheBookSays() public view {
-        for (uint256 t = 0; t < handler.topicCount(); ++t) {
-            for (uint256 a = 0; a < handler.actorCount(); ++a) {
-                checkRight(handler.topicIds(t), handler.actors(a), ITopicRegistry.Right.Publish);
-                checkRight(handler.topicIds(t), handler.actors(a), ITopicRegistry.Right.Subscribe);
-            }
-        }
+    function invariant_EachHasWhatItIsDue() public view {
+        eachActor(checkPurse);
     }
 
-    function checkRight(bytes32 topicId, address wallet, ITopicRegistry.Right right) private view {
-        MarketHandler.Book memory book = handler.bookOf(topicId, wallet, right);
-        assertEq(market.grantedUntil(topicId, wallet, right), book.until, "bought or granted, to that second");
-        assertLe(market.refundOf(topicId, wallet, right), book.paidWei, "no refund beyond what was paid");
-
-        bool isOwner = topics.topicOwner(topicId) == wallet;
-        bool mayAccess = handler.exists(topicId) && block.timestamp >= handler.bannedUntil(wallet);
-        if (handler.blocked(topicId, wallet) && !isOwner) mayAccess = false;
-        bool isPublic = topics.offerOf(topicId, right).mode == ITopicRegistry.OfferMode.Public;
-        if (!isOwner && !isPublic && block.timestamp >= book.until) mayAccess = false;
-        assertEq(market.mayAccess(topicId, wallet, right), mayAccess, "the decision");
+    function checkPurse(address who) private view {
+        assertEq(who.balance, game.purse(who), "received");
+        assertEq(market.creditOf(who), game.owed(who), "credited");
     }
 
-    /// @dev A handler that always returned early would prove nothing: plays a fixed game and counts.
-    function test_EverythingHappens() public {
-        bytes4[] memory selectors = actions();
-        for (uint256 i = 0; i < 1500; ++i) {
-            uint256[5] memory words;
-            for (uint256 w = 0; w < words.length; ++w) {
-                words[w] = uint256(keccak256(abi.encode(i, w)));
-            }
-            bytes4 selector = selectors[words[4] % selectors.length];
-            (bool success, bytes memory reason) = address(handler).call(abi.encodePacked(selector, abi.encode(words)));
-            assertTrue(success, string(reason));
+    function invariant_CreditsShrinkOnlyByWithdrawal() public view {
+        assertNoRelapse();
+    }
+
+    function invariant_PayoutsAreAsChosen() public view {
+        eachActor(checkPayout);
+    }
+
+    function checkPayout(address who) private view {
+        (address to, bool isPull) = market.payoutOf(who);
+        (address chosen, bool wishesPull) = game.payouts(who);
+        assertEq(to, chosen == address(0) ? who : chosen);
+        assertEq(isPull, wishesPull);
+    }
+
+    function invariant_ReentryGainsNothing() public view {
+        assertEq(game.reentrant().succeeded(), 0, "into the market");
+        assertFalse(game.meddler().hasDeleted(), "into the topics");
+    }
+
+    function invariant_RefundIsTheUnusedPartOfEachPrice() public view {
+        eachRight(checkRefund);
+    }
+
+    function checkRefund(bytes32 topicId, address wallet, ITopicRegistry.Right right) private view {
+        assertEq(market.refundOf(topicId, wallet, right), game.refundOf(topicId, wallet, right));
+    }
+
+    function invariant_RefundNeverAboveWhatWasPaid() public view {
+        eachRight(checkPaid);
+    }
+
+    function checkPaid(bytes32 topicId, address wallet, ITopicRegistry.Right right) private view {
+        assertLe(market.refundOf(topicId, wallet, right), game.paidFor(topicId, wallet, right));
+    }
+
+    function invariant_PaidTimeNeverShortenedWithoutRefund() public view {
+        eachRight(checkPaidTime);
+    }
+
+    function checkPaidTime(bytes32 topicId, address wallet, ITopicRegistry.Right right) private view {
+        uint64 paidTo = game.paidTo(topicId, wallet, right);
+        if (paidTo <= block.timestamp) return;
+        assertGe(market.grantedUntil(topicId, wallet, right), paidTo, "still there, or paid back");
+        assertGe(market.paidUntil(topicId), paidTo, "and keeps its topic");
+        assertNotEq(topics.topicOwner(topicId), address(0));
+    }
+
+    function invariant_NothingPaidMeansNothingToWaitFor() public view {
+        bytes32 topicId = topicInTurn();
+        for (uint256 a = 0; a < game.actorCount(); ++a) {
+            if (game.paidTo(topicId, game.actors(a), ITopicRegistry.Right.Publish) > 0) return;
+            if (game.paidTo(topicId, game.actors(a), ITopicRegistry.Right.Subscribe) > 0) return;
         }
-        assertEq(handler.actionCount(), 14);
-        for (uint256 i = 0; i < handler.actionCount(); ++i) {
-            assertGe(handler.times(handler.actions(i)), 15, handler.actions(i));
+        assertEq(market.paidUntil(topicId), 0);
+    }
+
+    // Rights
+
+    function invariant_EndsMoveOnlyAsBoughtGrantedOrRevoked() public view {
+        eachRight(checkEnd);
+    }
+
+    function checkEnd(bytes32 topicId, address wallet, ITopicRegistry.Right right) private view {
+        assertEq(market.grantedUntil(topicId, wallet, right), game.endOf(topicId, wallet, right));
+    }
+
+    function invariant_BlockedNeverMayAccess() public view {
+        eachRight(checkBlocked);
+    }
+
+    function checkBlocked(bytes32 topicId, address wallet, ITopicRegistry.Right right) private view {
+        Game.TopicPage memory page = game.topicPage(topicId);
+        if (page.owner == wallet || !game.blocked(topicId, page.epoch, wallet)) return;
+        assertFalse(market.mayAccess(topicId, wallet, right));
+    }
+
+    function invariant_BannedNeverMayAccess() public view {
+        eachRight(checkBanned);
+    }
+
+    function checkBanned(bytes32 topicId, address wallet, ITopicRegistry.Right right) private view {
+        if (!game.isBanned(game.topicPage(topicId).brokerId, wallet)) return;
+        assertFalse(market.mayAccess(topicId, wallet, right));
+    }
+
+    function invariant_DecisionIsThatOfTheBook() public view {
+        eachRight(checkDecision);
+    }
+
+    function checkDecision(bytes32 topicId, address wallet, ITopicRegistry.Right right) private view {
+        assertEq(market.mayAccess(topicId, wallet, right), game.mayAccess(topicId, wallet, right));
+    }
+
+    function invariant_DeadEpochsNeverComeBack() public view {
+        eachRight(checkEpoch);
+    }
+
+    /// @dev Of what was before the present epoch, nothing; of a topic that is deleted, nothing at all.
+    function checkEpoch(bytes32 topicId, address wallet, ITopicRegistry.Right right) private view {
+        uint64 epoch = game.topicPage(topicId).epoch;
+        bool isOver = !game.exists(topicId);
+        assertEq(market.isBlocked(topicId, wallet), !isOver && game.blocked(topicId, epoch, wallet));
+        assertEq(topics.isManager(topicId, wallet), !isOver && game.managed(topicId, epoch, wallet));
+        if (!isOver) return;
+        assertEq(market.grantedUntil(topicId, wallet, right), 0);
+        assertEq(market.refundOf(topicId, wallet, right), 0);
+        assertFalse(market.mayAccess(topicId, wallet, right));
+    }
+
+    function invariant_NobodyTakesWhatIsAnothers() public view {
+        assertNoTrespass();
+    }
+
+    // The game itself
+
+    function afterInvariant() public view {
+        eachActor(checkPurse);
+    }
+
+    /// @dev Acts that always returned early would prove nothing: plays a fixed game and counts.
+    function test_MarketGameHasABitOfEverything() public {
+        for (uint256 i = 0; i < 40; ++i) {
+            play(i, 100);
+            invariant_BalanceIsCreditsAndForcedEther();
+            invariant_EveryWeiSentIsReceivedOrCredited();
+            invariant_EachHasWhatItIsDue();
+            invariant_RefundIsTheUnusedPartOfEachPrice();
+            invariant_EndsMoveOnlyAsBoughtGrantedOrRevoked();
+            invariant_DecisionIsThatOfTheBook();
+            invariant_NobodyTakesWhatIsAnothers();
         }
-        assertGt(handler.creditsOfAll(), 0);
-        invariant_BalanceIsCreditsAndForcedEther();
-        invariant_OwnerMeansExisting();
-        invariant_RightsAreWhatTheBookSays();
+        assertDeeds(53, 1);
+        assertGt(game.feesWei(), 0);
+        assertGt(game.meddler().meddled(), 0, "the meddler has had its chance");
     }
 }
