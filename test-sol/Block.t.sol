@@ -135,6 +135,19 @@ contract BlockTest is BatchFixture {
         assertEq(topicOwner.balance, ownerHad - refundWei, "nothing paid, all of it comes back");
     }
 
+    /// @dev Whoever is to be blocked can buy just before: what was sent with room to spare still blocks, and comes back.
+    function test_PurchaseJustBeforeTheBlock() public {
+        uint256 refundWei = bought(buyer, 1, 1);
+        buy(1);
+        bytes memory refusal =
+            abi.encodeWithSelector(IAccessMarket.RefundTooSmall.selector, refundWei, refundWei + PRICE);
+        vm.expectRevert(refusal);
+        blockWith(refundWei, buyer);
+        uint256 ownerHad = topicOwner.balance;
+        blockWith(10 * refundWei, buyer);
+        assertEq(topicOwner.balance, ownerHad - refundWei - PRICE);
+    }
+
     function test_RevertWhen_BlockRefundTooSmall() public {
         uint256 refundWei = bought(buyer, 3, 2);
         uint256[3] memory sent = [uint256(0), 3 * PRICE, refundWei - 1];

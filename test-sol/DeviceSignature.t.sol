@@ -421,6 +421,22 @@ contract DeviceSignatureTest is DeviceFixture {
         devices.cancelNonce();
     }
 
+    /// @dev Ending keys and taking back what was signed are two things: a wallet in doubt does both.
+    function test_RevokingAllLeavesWhatWasSigned() public {
+        bytes memory proof = signature();
+        vm.prank(owner.addr);
+        devices.revokeAllDevices();
+        uint256 snapshot = vm.snapshotState();
+        handIn(owner.addr, proof);
+        assertEq(devices.walletOf(sensor.addr), owner.addr);
+        vm.revertToState(snapshot);
+        vm.prank(owner.addr);
+        devices.cancelNonce();
+        bytes[] memory consents = consentsFor(owner.addr);
+        vm.expectRevert(abi.encodeWithSelector(IDeviceRegistry.InvalidSignature.selector, owner.addr, 1));
+        devices.authorizeDevicesFor(owner.addr, keys(), END, consents, DEADLINE, proof);
+    }
+
     function test_OthersCancelTheirOwn() public {
         bytes memory proof = signature();
         vm.prank(stranger);

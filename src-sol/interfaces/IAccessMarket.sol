@@ -73,8 +73,8 @@ interface IAccessMarket {
         bytes32 purpose,
         string note
     );
-    /// @notice The wallet can use, claim and buy nothing on this topic until it is unblocked. What it had paid for ended in the same
-    /// transaction, see {AccessRevoked}; what it was given keeps running.
+    /// @notice The wallet can use, claim and buy nothing on this topic until it is unblocked. A right of which something paid for was
+    /// left ended in the same transaction, as a whole, see {AccessRevoked}; any other keeps running.
     event WalletBlocked(
         uint256 indexed brokerId,
         bytes32 indexed topicId,
@@ -146,6 +146,7 @@ interface IAccessMarket {
 
     /// @notice Ends a right at this block. Caller: owner or manager. The unused part of the price paid for it goes back to the wallet:
     /// send at least {refundOf}; what is more comes back to the caller.
+    /// @dev A purchase mined just before raises what is due, to the wallet's gain if that makes this revert: send more, or close the offer first.
     function revoke(bytes32 topicId, address wallet, ITopicRegistry.Right right, bytes32 purpose, string calldata note)
         external
         payable;

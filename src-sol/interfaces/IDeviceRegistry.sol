@@ -56,7 +56,7 @@ interface IDeviceRegistry {
     function revokeDevice(address device) external;
     /// @notice Ends each of the keys; all or nothing.
     function revokeDevices(address[] calldata devices) external;
-    /// @notice Ends all keys of the caller, in O(1).
+    /// @notice Ends all keys of the caller, in O(1). What the caller signed and nobody has handed in yet is not among them, see {cancelNonce}.
     function revokeAllDevices() external;
     /// @notice As {revokeAllDevices} for `wallet`, by its signature over `RevokeAllDevices`. Anyone.
     function revokeAllDevicesFor(address wallet, uint64 deadline, bytes calldata signature) external;
