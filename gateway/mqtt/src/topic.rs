@@ -191,20 +191,32 @@ pub fn matches(filter: &str, name: &str) -> bool {
 /// below it (`branch/...`).
 #[must_use]
 pub fn intersects_branch(filter: &str, branch: &str) -> bool {
+    goes_on_below(filter, branch).is_some()
+}
+
+/// Whether a topic filter (without `$share/<group>/`) matches any topic name below `branch`
+/// (`branch/...`), `branch` itself not counted.
+#[must_use]
+pub fn reaches_below(filter: &str, branch: &str) -> bool {
+    goes_on_below(filter, branch) == Some(true)
+}
+
+/// Whether the filter asks for more than the branch, some name below which then has it; `None` if
+/// it does not match so far.
+fn goes_on_below(filter: &str, branch: &str) -> Option<bool> {
     if is_hidden_from(filter, branch) {
-        return false;
+        return None;
     }
     let mut wanted = levels(filter);
     for found in levels(branch) {
         match wanted.next() {
-            Some("#") => return true,
+            Some("#") => return Some(true),
             Some("+") => (),
             Some(wanted) if wanted == found => (),
-            _ => return false,
+            _ => return None,
         }
     }
-    // Whatever the filter goes on to ask, some name below the branch has it.
-    true
+    Some(wanted.next().is_some())
 }
 
 /// Whether every topic name that `narrow` matches is matched by `wide` too. Neither with
@@ -373,6 +385,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_filter_that_ends_with_the_branch_does_not_reach_below_it() {
+        for filter in ["#", "a/#", "a/b/#", "a/b/+", "+/b/c", "a/b/"] {
+            assert!(reaches_below(filter, "a/b"), "{filter}");
+        }
+        for filter in ["a/b", "a/+", "+/+", "a", "a/c/#", "a/b"] {
+            assert!(!reaches_below(filter, "a/b"), "{filter}");
+        }
+    }
+
     /// `#` needs one level and `/#` two: the empty name, which would be their parent, is none.
     #[test]
     fn covering_counts_only_names_that_exist() {
@@ -495,6 +517,11 @@ mod tests {
                 .filter(|name| **name == branch || name.starts_with(&below))
                 .any(|name| model(&filter, name));
             prop_assert_eq!(intersects_branch(&filter, &branch), any);
+            let any_below = all_names()
+                .iter()
+                .filter(|name| name.starts_with(&below))
+                .any(|name| model(&filter, name));
+            prop_assert_eq!(reaches_below(&filter, &branch), any_below);
         }
 
         #[test]
