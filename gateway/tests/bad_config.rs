@@ -302,7 +302,9 @@ fn a_contract_without_code_is_refused() -> Result<()> {
         let stage = stage().await?;
         let nobody = "0x00000000000000000000000000000000000000Aa";
         let nobody = nobody.parse::<alloy_primitives::Address>()?.to_checksum(None);
-        for contract in ["brokerRegistry", "topicRegistry", "deviceRegistry", "auditLog"] {
+        for contract in
+            ["brokerRegistry", "topicRegistry", "accessMarket", "deviceRegistry", "auditLog"]
+        {
             let file = changed_deployment(stage, &format!("{contract}.json"), |deployment| {
                 deployment[contract] = json!(nobody)
             })?;

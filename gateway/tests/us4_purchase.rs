@@ -194,18 +194,18 @@ fn every_wei_of_a_purchase_is_where_it_belongs() -> Result<()> {
         let topic = stage.topic_with("till", RETAIN, CLOSED, offer(10)).await?;
         let (reader, owner, broker_owner) =
             (stage.site.wallets.reader.address(), stage.owner(), stage.broker_owner());
-        let market = stage.site.deployment.topic_registry;
+        let market = stage.site.deployment.access_market;
         for purchase in 1..=2_u64 {
             let before = [
                 stage.balance(reader).await?,
                 stage.balance(owner).await?,
-                stage.balance(broker_owner).await?,
+                stage.credit(broker_owner).await?,
             ];
             let bought = stage.buy(&topic, reader, Right::Subscribe, 2).await?;
             let after = [
                 stage.balance(reader).await?,
                 stage.balance(owner).await?,
-                stage.balance(broker_owner).await?,
+                stage.credit(broker_owner).await?,
             ];
             let paid = U256::from(2 * PRICE);
             assert_eq!(
@@ -221,10 +221,21 @@ fn every_wei_of_a_purchase_is_where_it_belongs() -> Result<()> {
             assert_eq!(
                 after[2] - before[2],
                 U256::from(1_000_000_000_000_000_u64),
-                "the broker owner gets 5 %"
+                "the broker owner has 5 % more to withdraw"
             );
-            assert_eq!(stage.balance(market).await?, U256::ZERO, "nothing is left in the contract");
+            assert_eq!(stage.balance(market).await?, after[2], "the contract holds what it owes");
         }
+        let (before, owed) =
+            (stage.balance(broker_owner).await?, stage.credit(broker_owner).await?);
+        let call = IAccessMarket::withdrawCall { to: broker_owner };
+        let sent = stage.send(broker_owner, market, U256::ZERO, &call).await?;
+        ensure!(sent.ok, "the broker owner cannot withdraw");
+        assert_eq!(
+            stage.balance(broker_owner).await? + sent.fee - before,
+            owed,
+            "the broker owner gets all of it"
+        );
+        assert_eq!(stage.balance(market).await?, U256::ZERO, "nothing is left in the contract");
         // The terms change in the block before hers: she is not charged.
         let (order, cost) = stage.order(&topic, reader, Right::Subscribe, 2).await?;
         stage
@@ -240,8 +251,7 @@ fn every_wei_of_a_purchase_is_where_it_belongs() -> Result<()> {
         );
 
         // What the owner's contract cannot take is credited, and the contract holds exactly what it owes.
-        let owed = stage.read(market, &IAccessMarket::creditOfCall { payee: owner }).await?;
-        assert_eq!(owed, stage.balance(market).await?);
+        assert_eq!(stage.credit(owner).await?, stage.balance(market).await?);
         Ok(())
     })
 }

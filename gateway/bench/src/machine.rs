@@ -69,6 +69,7 @@ impl Steady {
                 issued_at: NOW - 10,
                 expires_at: NOW + 10_000,
             },
+            country: None,
         };
         let terms = Terms {
             deny_action: DenyAction::Acknowledge,

@@ -4,7 +4,9 @@ use alloy::{
     primitives::{Address, B256, Log, LogData},
     sol_types::{SolEvent, TopicList as _},
 };
-use flytrap_policy::{AlertKind, Event, NamingPolicy, Offer, OfferMode, Right, Traits};
+use flytrap_policy::{
+    AlertKind, Country, CountryMode, Event, NamingPolicy, Offer, OfferMode, Right, Traits,
+};
 
 use crate::{
     Deployment,
@@ -60,7 +62,9 @@ pub fn decode(log: &Log, deployment: &Deployment) -> Result<Option<Event>, Decod
     let (contract, decoded) = if address == deployment.broker_registry {
         ("brokerRegistry", of_broker_registry(log, topic0))
     } else if address == deployment.topic_registry {
-        ("topicRegistry", of_topic_registry(log, topic0).or_else(|| of_market(log, topic0)))
+        ("topicRegistry", of_topic_registry(log, topic0))
+    } else if address == deployment.access_market {
+        ("accessMarket", of_market(log, topic0))
     } else if address == deployment.device_registry {
         ("deviceRegistry", of_device_registry(log, topic0))
     } else if address == deployment.audit_log {
@@ -221,6 +225,31 @@ fn of_topic_registry(log: &Log, topic0: Option<B256>) -> Decoded {
                 })
             })
         }
+        Topic::HiddenTopicRegistered::SIGNATURE_HASH => strict::<Topic::HiddenTopicRegistered>(log)
+            .and_then(|e| {
+                let refused = || undecodable::<Topic::HiddenTopicRegistered>(log, "offer mode");
+                Ok(Event::HiddenTopicRegistered {
+                    broker_id: e.brokerId,
+                    topic_id: e.topicId,
+                    owner: e.owner,
+                    epoch: e.epoch,
+                    parent_id: e.parentId,
+                    commitment: e.commitment,
+                    traits: traits(&e.traits),
+                    publish_offer: offer(&e.publishOffer).ok_or_else(refused)?,
+                    subscribe_offer: offer(&e.subscribeOffer).ok_or_else(refused)?,
+                })
+            }),
+        Topic::CountriesSet::SIGNATURE_HASH => strict::<Topic::CountriesSet>(log).and_then(|e| {
+            let refused = || undecodable::<Topic::CountriesSet>(log, "country mode or code");
+            let codes: Option<Vec<_>> = e.codes.iter().map(|code| Country::new(code.0)).collect();
+            let (mode, codes) = country_mode(e.mode).zip(codes).ok_or_else(refused)?;
+            // A rule that names nothing would be none, or refuse everybody: the contract takes neither.
+            if (mode == CountryMode::Any) != codes.is_empty() {
+                return Err(refused());
+            }
+            Ok(Event::CountriesSet { broker_id: e.brokerId, topic_id: e.topicId, mode, codes })
+        }),
         Topic::TraitsSet::SIGNATURE_HASH => {
             strict::<Topic::TraitsSet>(log).map(|e| Event::TraitsSet {
                 broker_id: e.brokerId,
@@ -350,6 +379,8 @@ fn of_market(log: &Log, topic0: Option<B256>) -> Decoded {
         }
         Market::Credited::SIGNATURE_HASH => strict::<Market::Credited>(log)
             .map(|e| Event::Credited { payee: e.payee, amount_wei: e.amountWei }),
+        Market::PayoutSet::SIGNATURE_HASH => strict::<Market::PayoutSet>(log)
+            .map(|e| Event::PayoutSet { payee: e.payee, to: e.to, is_pull: e.isPull }),
         Market::Withdrawn::SIGNATURE_HASH => strict::<Market::Withdrawn>(log)
             .map(|e| Event::Withdrawn { payee: e.payee, to: e.to, amount_wei: e.amountWei }),
         _ => return None,
@@ -372,6 +403,8 @@ fn of_device_registry(log: &Log, topic0: Option<B256>) -> Decoded {
             .map(|e| Event::AllDevicesRevoked { wallet: e.wallet, generation: e.generation }),
         Device::TokensInvalidated::SIGNATURE_HASH => strict::<Device::TokensInvalidated>(log)
             .map(|e| Event::TokensInvalidated { wallet: e.wallet, before: e.before }),
+        Device::NonceUsed::SIGNATURE_HASH => strict::<Device::NonceUsed>(log)
+            .map(|e| Event::NonceUsed { wallet: e.wallet, nonce: e.nonce }),
         _ => return None,
     })
 }
@@ -419,6 +452,15 @@ const fn right(number: u8) -> Option<Right> {
     Some(match number {
         0 => Right::Publish,
         1 => Right::Subscribe,
+        _ => return None,
+    })
+}
+
+const fn country_mode(number: u8) -> Option<CountryMode> {
+    Some(match number {
+        0 => CountryMode::Any,
+        1 => CountryMode::Only,
+        2 => CountryMode::Except,
         _ => return None,
     })
 }

@@ -8,7 +8,7 @@ use std::{
 use alloy::primitives::Address;
 use serde::{Deserialize, Serialize};
 
-/// One deployment of the four contracts.
+/// One deployment of the contracts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployment {
@@ -18,8 +18,10 @@ pub struct Deployment {
     pub block: u64,
     /// `IBrokerRegistry`.
     pub broker_registry: Address,
-    /// `ITopicRegistry` and `IAccessMarket`, one contract.
+    /// `ITopicRegistry`, which the market has deployed.
     pub topic_registry: Address,
+    /// `IAccessMarket`.
+    pub access_market: Address,
     /// `IDeviceRegistry`.
     pub device_registry: Address,
     /// `IAuditLog`.
@@ -40,7 +42,7 @@ pub enum DeploymentError {
     /// It holds something else.
     #[error(
         "deployment file {path}: {source}; wanted {{\"chainId\", \"block\", \"brokerRegistry\", \"topicRegistry\", \
-         \"deviceRegistry\", \"auditLog\"}}: deploy again, or correct the file", path = .path.display()
+         \"accessMarket\", \"deviceRegistry\", \"auditLog\"}}: deploy again, or correct the file", path = .path.display()
     )]
     Malformed {
         /// The file.
@@ -111,11 +113,18 @@ impl Deployment {
         Ok(deployment)
     }
 
-    /// The four contracts with the names of their fields.
-    pub(crate) const fn addresses(&self) -> [(&'static str, Address); 4] {
+    /// The contracts whose events begin with the number of a broker, some of the market's apart.
+    pub(crate) const fn of_brokers(&self) -> [Address; 4] {
+        [self.broker_registry, self.topic_registry, self.access_market, self.audit_log]
+    }
+
+    /// The contracts with the names of their fields.
+    #[must_use]
+    pub const fn addresses(&self) -> [(&'static str, Address); 5] {
         [
             ("brokerRegistry", self.broker_registry),
             ("topicRegistry", self.topic_registry),
+            ("accessMarket", self.access_market),
             ("deviceRegistry", self.device_registry),
             ("auditLog", self.audit_log),
         ]
@@ -145,6 +154,7 @@ mod tests {
             r#"{{"chainId":31337,"block":3,
                 "brokerRegistry":"0x0000000000000000000000000000000000000001",
                 "topicRegistry":"0x0000000000000000000000000000000000000002",
+                "accessMarket":"0x0000000000000000000000000000000000000005",
                 "deviceRegistry":"0x0000000000000000000000000000000000000003",
                 "auditLog":"{audit_log}"}}"#
         )
@@ -156,6 +166,7 @@ mod tests {
         let deployment = Deployment::read(path).unwrap();
         assert_eq!((deployment.chain_id, deployment.block), (31337, 3));
         assert_eq!(deployment.audit_log, Address::with_last_byte(4));
+        assert_eq!(deployment.access_market, Address::with_last_byte(5));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use self::error::FollowError;
 use self::error::Trouble;
 use crate::{
     Block, Branch, Chain, ChainError, ChainHealth, Deployment, Header, Joined,
-    bindings::{IAuditLog, IBrokerRegistry, ITopicRegistry},
+    bindings::{IAccessMarket, IAuditLog, IBrokerRegistry, ITopicRegistry},
     chain::Place,
     rpc::{Node, RpcError, shown},
 };
@@ -95,7 +95,7 @@ pub struct Follower {
     span: u64,
     lagging: Option<Instant>,
     /// Hashes of the contracts' code as first seen.
-    code: Option<[B256; 4]>,
+    code: Option<[B256; 5]>,
     /// How often in a row the state at the head had no owner of the broker.
     ownerless: u32,
 }
@@ -245,7 +245,7 @@ impl Follower {
     async fn check(&mut self, node: &Node) -> Result<(), Trouble> {
         self.check_chain_id(node).await?;
         let d = &self.config.deployment;
-        let mut hashes = [B256::ZERO; 4];
+        let mut hashes = [B256::ZERO; 5];
         for ((contract, address), hash) in d.addresses().into_iter().zip(&mut hashes) {
             let code: Bytes = node.call("eth_getCode", json!([address, "latest"])).await?;
             if code.is_empty() {
@@ -267,21 +267,20 @@ impl Follower {
             }
         }
         let topic = ITopicRegistry::brokerRegistryCall {}.abi_encode();
+        let market = IAccessMarket::brokerRegistryCall {}.abi_encode();
+        let of_market = IAccessMarket::topicRegistryCall {}.abi_encode();
         let audit = IAuditLog::brokerRegistryCall {}.abi_encode();
-        for (contract, address, call) in
-            [("topicRegistry", d.topic_registry, topic), ("auditLog", d.audit_log, audit)]
-        {
+        for (contract, address, call, wanted) in [
+            ("topicRegistry", d.topic_registry, topic, d.broker_registry),
+            ("accessMarket", d.access_market, market, d.broker_registry),
+            ("accessMarket", d.access_market, of_market, d.topic_registry),
+            ("auditLog", d.audit_log, audit, d.broker_registry),
+        ] {
             let found = asked(node, address, call).await?.map_or(Address::ZERO, |answer| {
                 answer.get(12..32).map_or(Address::ZERO, Address::from_slice)
             });
-            if found != d.broker_registry {
-                return Err(FollowError::Mixed {
-                    contract,
-                    address,
-                    found,
-                    wanted: d.broker_registry,
-                }
-                .into());
+            if found != wanted {
+                return Err(FollowError::Mixed { contract, address, found, wanted }.into());
             }
         }
         let call =

@@ -138,17 +138,15 @@ pub async fn history(
 /// What a node is asked for. An address or topic may stand in different places, so there are several questions.
 fn filters(deployment: &Deployment, query: &Query) -> Vec<Value> {
     let d = deployment;
-    let ours = json!([d.broker_registry, d.topic_registry, d.audit_log]);
+    let ours = json!(d.of_brokers());
     let broker = json!(B256::from(query.broker_id));
     let wallet = query.wallet.map(|wallet| wallet.into_word());
     let of_broker = |second: Value, third: Value| json!({"address": ours.clone(), "topics": [null, broker.clone(), second, third]});
     match (query.topic, wallet) {
         (None, None) => vec![json!({"address": ours.clone(), "topics": [null, broker.clone()]})],
         (Some(topic), None) => {
-            vec![
-                json!({"address": d.topic_registry, "topics": [null, broker.clone(), topic]}),
-                json!({"address": d.audit_log, "topics": [null, broker.clone(), topic]}),
-            ]
+            let of_topics = json!([d.topic_registry, d.access_market, d.audit_log]);
+            vec![json!({"address": of_topics, "topics": [null, broker.clone(), topic]})]
         }
         (Some(topic), Some(wallet)) => vec![of_broker(json!(topic), json!(wallet))],
         (None, Some(wallet)) => vec![
@@ -157,7 +155,7 @@ fn filters(deployment: &Deployment, query: &Query) -> Vec<Value> {
             // Device keys, and money: no broker in them.
             json!({"address": d.device_registry, "topics": [null, wallet]}),
             json!({"address": d.device_registry, "topics": [null, null, wallet]}),
-            json!({"address": d.topic_registry, "topics": [money(), wallet]}),
+            json!({"address": d.access_market, "topics": [money(), wallet]}),
         ],
     }
 }
@@ -166,7 +164,11 @@ fn money() -> Vec<B256> {
     use alloy::sol_types::SolEvent;
 
     use crate::bindings::IAccessMarket as market;
-    vec![market::Credited::SIGNATURE_HASH, market::Withdrawn::SIGNATURE_HASH]
+    vec![
+        market::Credited::SIGNATURE_HASH,
+        market::PayoutSet::SIGNATURE_HASH,
+        market::Withdrawn::SIGNATURE_HASH,
+    ]
 }
 
 async fn entries(

@@ -3,18 +3,27 @@
 //! [`Contracts`] reads, [`Wallet`] also signs. Each change is estimated first, so that what a contract would refuse costs nothing and
 //! is told in a sentence; then it is signed, sent, and waited for under a deadline.
 
+mod access;
 mod contracts;
+mod devices;
 
 use std::time::Duration;
 
-pub use self::contracts::{Contracts, Quote};
-use alloy::{
-    primitives::{Address, B256, Bytes, U256, aliases::U96},
-    sol,
-    sol_types::{Eip712Domain, SolCall, SolStruct, eip712_domain},
+pub use self::{
+    access::Wanted,
+    contracts::{Contracts, Quote},
+    devices::{
+        authorize_devices_digest, consent_digest, device_consent, revoke_all_devices_digest,
+    },
 };
-pub use flytrap_policy::topic_id;
-use flytrap_policy::{Event, NamingPolicy, Offer, OfferMode, Right, Traits};
+use alloy::{
+    primitives::{Address, B256, Bytes, FixedBytes, U256, aliases::U96},
+    sol_types::SolCall,
+};
+use flytrap_policy::{
+    Countries, CountryMode, CountryRule, Event, NamingPolicy, Offer, OfferMode, Right, Traits,
+};
+pub use flytrap_policy::{hidden_topic_id, name_commitment, topic_id};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -107,32 +116,6 @@ pub struct Reason {
     pub purpose: B256,
     /// At most 256 octets.
     pub note: String,
-}
-
-sol! {
-    /// What a device key signs to consent to act for a wallet.
-    struct Device {
-        address wallet;
-    }
-}
-
-/// The consent of a device key to act for a wallet, as `authorizeDevice` wants it.
-#[must_use]
-pub fn device_consent(deployment: &Deployment, wallet: Address, device: &Key) -> Bytes {
-    let digest = consent_digest(deployment, wallet);
-    Bytes::copy_from_slice(&device.sign(&digest))
-}
-
-/// What a device key signs to consent to act for a wallet.
-#[must_use]
-pub fn consent_digest(deployment: &Deployment, wallet: Address) -> B256 {
-    let domain: Eip712Domain = eip712_domain! {
-        name: "FlyTrap",
-        version: "1",
-        chain_id: deployment.chain_id,
-        verifying_contract: deployment.device_registry,
-    };
-    Device { wallet }.eip712_signing_hash(&domain)
 }
 
 /// The contracts, with a key that pays and signs.
@@ -315,6 +298,9 @@ transactions! {
     /// Changes the terms of one right.
     set_offer(topic_id: B256, right: Right, offer: Offer) = topic_registry,
         topic::setOfferCall { topicId: topic_id, right: number(right), offer: encoded_offer(offer) };
+    /// Replaces the rule about the countries that a topic may be used from.
+    set_countries(topic_id: B256, rule: &CountryRule) = topic_registry,
+        topic::setCountriesCall { topicId: topic_id, mode: mode_number(rule), codes: codes(rule) };
     /// Lets a wallet manage a topic, or no longer.
     set_manager(topic_id: B256, manager: Address, allowed: bool) = topic_registry,
         topic::setManagerCall { topicId: topic_id, manager, allowed };
@@ -326,21 +312,40 @@ transactions! {
         topic::acceptTopicOwnershipCall { topicId: topic_id };
     /// Ends a topic with every grant, block and manager of it.
     delete_topic(topic_id: B256) = topic_registry, topic::deleteTopicCall { topicId: topic_id };
-    /// Shuts a wallet out of a topic.
-    block(topic_id: B256, wallet: Address, reason: &Reason) = topic_registry,
-        market::blockWalletCall { topicId: topic_id, wallet, purpose: reason.purpose, note: reason.note.clone() };
     /// Lets a wallet in again.
-    unblock(topic_id: B256, wallet: Address) = topic_registry,
+    unblock(topic_id: B256, wallet: Address) = access_market,
         market::unblockWalletCall { topicId: topic_id, wallet };
+    /// Counts out a paid grant whose paid time is over, so that the topic can be deleted.
+    settle(topic_id: B256, wallet: Address, right: Right) = access_market,
+        market::settleCall { topicId: topic_id, wallet, right: number(right) };
+    /// Chooses how the wallet is paid from now on: at once to an address (zero: to itself), or as a credit.
+    set_payout(to: Address, is_pull: bool) = access_market,
+        market::setPayoutCall { to, isPull: is_pull };
     /// Sends the wallet's credit to an address.
-    withdraw(to: Address) = topic_registry, market::withdrawCall { to };
+    withdraw(to: Address) = access_market, market::withdrawCall { to };
     /// Lets a device key, which has consented, act for the wallet.
     authorize_device(device: Address, until: u64, consent: &Bytes) = device_registry,
         device::authorizeDeviceCall { device, until, consent: consent.clone() };
+    /// Lets device keys, which have consented, act for the wallet: all of them or none.
+    authorize_devices(devices: &[Address], until: u64, consents: &[Bytes]) = device_registry,
+        device::authorizeDevicesCall { devices: devices.to_vec(), until, consents: consents.to_vec() };
+    /// As `authorize_devices` for another wallet, by its signature over [`authorize_devices_digest`].
+    authorize_devices_for(wallet: Address, devices: &[Address], until: u64, consents: &[Bytes], deadline: u64, signature: &Bytes) = device_registry,
+        device::authorizeDevicesForCall {
+            wallet, devices: devices.to_vec(), until, consents: consents.to_vec(), deadline, signature: signature.clone(),
+        };
     /// Ends one device key.
     revoke_device(device: Address) = device_registry, device::revokeDeviceCall { device };
+    /// Ends device keys, all of them or none.
+    revoke_devices(devices: &[Address]) = device_registry,
+        device::revokeDevicesCall { devices: devices.to_vec() };
     /// Ends all device keys of the wallet.
     revoke_all_devices() = device_registry, device::revokeAllDevicesCall {};
+    /// As `revoke_all_devices` for another wallet, by its signature over [`revoke_all_devices_digest`].
+    revoke_all_devices_for(wallet: Address, deadline: u64, signature: &Bytes) = device_registry,
+        device::revokeAllDevicesForCall { wallet, deadline, signature: signature.clone() };
+    /// Uses up the wallet's next nonce, so that what was signed with it can no longer be handed in.
+    cancel_nonce() = device_registry, device::cancelNonceCall {};
     /// Ends all tokens that the wallet signed before this second.
     invalidate_before(before: u64) = device_registry, device::invalidateBeforeCall { before };
 }
@@ -392,101 +397,31 @@ impl Wallet {
         Ok((id, done))
     }
 
-    /// Gives a wallet a right until a second; pays the broker's publish fee, where there is one.
+    /// Registers a topic below another, of whose name the chain sees no more than [`name_commitment`]. Returns its id.
     ///
     /// # Errors
     /// [`WalletError`].
-    pub async fn grant(
+    pub async fn register_hidden_topic(
         &self,
-        topic_id: B256,
-        wallet: Address,
-        right: Right,
-        until: u64,
-        reason: &Reason,
-    ) -> Result<Done, WalletError> {
-        let fee = self.grant_fee(topic_id, wallet, right, until).await?;
-        let call = market::grantCall {
-            topicId: topic_id,
-            wallet,
-            right: number(right),
-            until,
-            purpose: reason.purpose,
-            note: reason.note.clone(),
+        parent_id: B256,
+        commitment: B256,
+        traits: Traits,
+        publish_offer: Offer,
+        subscribe_offer: Offer,
+    ) -> Result<(B256, Done), WalletError> {
+        let call = topic::registerHiddenTopicCall {
+            parentId: parent_id,
+            commitment,
+            traits: encoded_traits(traits),
+            publishOffer: encoded_offer(publish_offer),
+            subscribeOffer: encoded_offer(subscribe_offer),
         };
-        self.send(self.contracts.deployment.topic_registry, &call, fee).await
-    }
-
-    /// Buys a right for a wallet, at the terms of a quote or not at all. Returns its end.
-    ///
-    /// # Errors
-    /// [`WalletError::AboveLimit`] if it costs more than `limit_wei`, before anything is sent; else [`WalletError`].
-    pub async fn buy(
-        &self,
-        topic_id: B256,
-        right: Right,
-        wallet: Address,
-        periods: u32,
-        limit_wei: Option<U256>,
-        reason: &Reason,
-    ) -> Result<(u64, Done), WalletError> {
-        let quote = self.quote(topic_id, right, periods).await?;
-        let cost_wei = quote.cost_wei();
-        if let Some(limit_wei) = limit_wei.filter(|limit| cost_wei > *limit) {
-            return Err(WalletError::AboveLimit { periods, cost_wei, limit_wei });
-        }
-        let order = market::Order {
-            topicId: topic_id,
-            right: number(right),
-            wallet,
-            periods,
-            period: quote.period,
-            epoch: quote.epoch,
-            maxPriceWei: cost_wei,
-            purpose: reason.purpose,
-            note: reason.note.clone(),
-        };
-        let call = market::buyCall { order };
-        let done = self.send(self.contracts.deployment.topic_registry, &call, cost_wei).await?;
-        let until = self.event(&done, "AccessBought", |event| match event {
-            Event::AccessBought { until, .. } => Some(*until),
+        let done = self.send(self.contracts.deployment.topic_registry, &call, U256::ZERO).await?;
+        let id = self.event(&done, "HiddenTopicRegistered", |event| match event {
+            Event::HiddenTopicRegistered { topic_id, .. } => Some(*topic_id),
             _ => None,
         })?;
-        Ok((until, done))
-    }
-
-    /// Ends a right now; pays back the unused part of what was paid for it.
-    ///
-    /// # Errors
-    /// [`WalletError`].
-    pub async fn revoke(
-        &self,
-        topic_id: B256,
-        wallet: Address,
-        right: Right,
-        reason: &Reason,
-    ) -> Result<Done, WalletError> {
-        let refund = self.refund_of(topic_id, wallet, right).await?;
-        let call = market::revokeCall {
-            topicId: topic_id,
-            wallet,
-            right: number(right),
-            purpose: reason.purpose,
-            note: reason.note.clone(),
-        };
-        self.send(self.contracts.deployment.topic_registry, &call, refund).await
-    }
-
-    /// Authorizes a device key that is at hand: makes its consent and sends it.
-    ///
-    /// # Errors
-    /// [`WalletError`].
-    pub async fn authorize_device_key(
-        &self,
-        device: &Key,
-        until: u64,
-    ) -> Result<Done, WalletError> {
-        let consent = device_consent(&self.contracts.deployment, self.address(), device);
-        self.authorize_device(device.address(), until, &consent).await
+        Ok((id, done))
     }
 }
 
@@ -495,6 +430,20 @@ const fn number(right: Right) -> u8 {
         Right::Publish => 0,
         Right::Subscribe => 1,
     }
+}
+
+const fn mode_number(rule: &CountryRule) -> u8 {
+    match rule.mode() {
+        CountryMode::Any => 0,
+        CountryMode::Only => 1,
+        CountryMode::Except => 2,
+    }
+}
+
+/// Strictly ascending, as the contract wants them.
+fn codes(rule: &CountryRule) -> Vec<FixedBytes<2>> {
+    let countries = rule.countries().into_iter().flat_map(Countries::iter);
+    countries.map(|country| country.code().into()).collect()
 }
 
 const fn policy_number(policy: NamingPolicy) -> u8 {

@@ -2,11 +2,11 @@
 
 use std::io::{IsTerminal, Write};
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, B256, U256};
 use eyre::{Result, WrapErr, bail, eyre};
-use flytrap_chain::Wallet;
 use flytrap_chain::keys::Key;
-use flytrap_chain::wallet::Reason;
+use flytrap_chain::wallet::{Reason, Wanted};
+use flytrap_chain::{Done, Wallet};
 use flytrap_policy::{Event, Right, credential};
 use rand::TryRngCore;
 use serde_json::{Value, json};
@@ -28,45 +28,62 @@ impl Why {
 pub(crate) async fn access(global: &Global, command: &args::Access) -> Result<()> {
     use args::Access as A;
     match command {
-        A::Grant { wallet: whom, right, name, end, why } => {
+        A::Grant { wallets, right, names, end, why } => {
             let (right, wallet) = (Right::from(*right), global.wallet().await?);
             let until = end.second(wallet.block_time().await?)?;
-            let sent =
-                wallet.grant(id_of(global, name), *whom, right, until, &why.reason()).await?;
-            let sentence =
-                format!("{whom} may {} `{name}` until {}.", right_text(right), utc(until));
+            let (reason, ids) = (why.reason(), ids_of(global, names));
+            let sent = match (&ids[..], &wallets.0[..]) {
+                ([id], [whom]) => wallet.grant(*id, *whom, right, until, &reason).await?,
+                (ids, whom) => wallet.grant_many(ids, whom, right, until, &reason).await?,
+            };
+            let sentence = format!(
+                "{} may {} {} until {}.",
+                joined(&wallets.0),
+                right_text(right),
+                quoted(names),
+                utc(until)
+            );
             done(global, &sentence, &sent, json!({ "until": until }));
         }
-        A::Buy { right, name, periods, wallet, max_price, yes, why } => {
+        A::Buy { right, names, periods, wallets, max_price, yes, why } => {
             let order = Order {
                 right: (*right).into(),
-                name,
+                names,
                 periods: *periods,
-                wallet: *wallet,
+                wallets: wallets.as_ref(),
                 max_price: *max_price,
                 yes: *yes,
             };
             buy(global, &order, &why.reason()).await?;
         }
-        A::Revoke { wallet: whose, right, name, why } => {
+        A::Revoke { wallets, right, names, why } => {
             let (right, wallet) = (Right::from(*right), global.wallet().await?);
-            let sent = wallet.revoke(id_of(global, name), *whose, right, &why.reason()).await?;
-            let refund = sent.events(wallet.deployment()).iter().find_map(|event| match event {
-                Event::AccessRevoked { refund_wei, .. } => Some(*refund_wei),
-                _ => None,
-            });
-            let refund = refund.unwrap_or_default();
+            let (reason, ids) = (why.reason(), ids_of(global, names));
+            let sent = match (&ids[..], &wallets.0[..]) {
+                ([id], [whose]) => wallet.revoke(*id, *whose, right, &reason).await?,
+                (ids, whose) => wallet.revoke_many(ids, whose, right, &reason).await?,
+            };
+            let refund = refunded(&sent, &wallet);
             let sentence = format!(
-                "{whose} may no longer {} `{name}`; {} went back for the unused part.",
+                "{} may no longer {} {}; {} went back for the unused part.",
+                joined(&wallets.0),
                 right_text(right),
+                quoted(names),
                 ether(refund)
             );
             done(global, &sentence, &sent, json!({ "refundWei": refund.to_string() }));
         }
         A::Block { wallet: whom, name, why } => {
-            let sent =
-                global.wallet().await?.block(id_of(global, name), *whom, &why.reason()).await?;
-            done(global, &format!("{whom} is blocked on `{name}`."), &sent, json!({}));
+            let wallet = global.wallet().await?;
+            let sent = wallet.block(id_of(global, name), *whom, &why.reason()).await?;
+            let refund = refunded(&sent, &wallet);
+            let back = if refund.is_zero() {
+                String::new()
+            } else {
+                format!("; {} went back for what it had paid and not used", ether(refund))
+            };
+            let sentence = format!("{whom} is blocked on `{name}`{back}.");
+            done(global, &sentence, &sent, json!({ "refundWei": refund.to_string() }));
         }
         A::Unblock { wallet: whom, name } => {
             let sent = global.wallet().await?.unblock(id_of(global, name), *whom).await?;
@@ -89,52 +106,70 @@ pub(crate) async fn access(global: &Global, command: &args::Access) -> Result<()
     Ok(())
 }
 
+/// What a transaction paid back in all.
+fn refunded(sent: &Done, wallet: &Wallet) -> U256 {
+    sent.events(wallet.deployment()).iter().fold(U256::ZERO, |sum, event| match event {
+        Event::AccessRevoked { refund_wei, .. } => sum.saturating_add(*refund_wei),
+        _ => sum,
+    })
+}
+
+fn ids_of(global: &Global, names: &[String]) -> Vec<B256> {
+    names.iter().map(|name| id_of(global, name)).collect()
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn joined(wallets: &[Address]) -> String {
+    wallets.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
+}
+
 struct Order<'a> {
     right: Right,
-    name: &'a str,
+    names: &'a [String],
     periods: u32,
-    wallet: Option<Address>,
+    wallets: Option<&'a args::Wallets>,
     max_price: Option<Amount>,
     yes: bool,
 }
 
 async fn buy(global: &Global, order: &Order<'_>, reason: &Reason) -> Result<()> {
-    let Order { right, name, periods, .. } = *order;
+    let Order { right, names, periods, .. } = *order;
     let wallet = global.wallet().await?;
-    let topic = id_of(global, name);
-    let quote = wallet.quote(topic, right, periods).await?;
-    let receiver = order.wallet.unwrap_or(wallet.address());
-    let owner = wallet.topic_owner(topic).await?;
-    let length = u64::from(quote.period) * u64::from(periods);
-    let cost = quote.cost_wei();
+    let own = [wallet.address()];
+    let receivers = order.wallets.map_or(&own[..], |wallets| &wallets.0);
+    let (mut wanted, mut cost, mut rows) = (Vec::new(), U256::ZERO, Vec::new());
+    for (name, topic_id) in names.iter().zip(ids_of(global, names)) {
+        let quote = wallet.quote(topic_id, right, periods).await?;
+        let many = U256::from(receivers.len());
+        cost = cost.saturating_add(quote.cost_wei().saturating_mul(many));
+        let length = span(u64::from(quote.period) * u64::from(periods));
+        let each = if receivers.len() == 1 { "" } else { " for each" };
+        let owner = wallet.topic_owner(topic_id).await?;
+        let (price, fee) = (ether(quote.price_wei), ether(quote.publish_fee_wei));
+        rows.push(vec!["right".to_owned(), format!("{} `{name}` for {length}", right_text(right))]);
+        rows.push(vec!["price".into(), format!("{price}{each} to the topic's owner {owner}")]);
+        rows.push(vec!["publish fee".into(), format!("{fee}{each} to the broker's owner")]);
+        wanted.extend(receivers.iter().map(|receiver| Wanted {
+            topic_id,
+            right,
+            wallet: *receiver,
+            periods,
+        }));
+    }
     let limit = order.max_price.map_or(cost, |most| U256::from(most.0));
+    let what = format!("{} to {} {}", plural(wanted.len()), right_text(right), quoted(names));
     if cost > limit {
-        bail!(
-            "{} of {} `{name}` cost {}, --max-price is {}",
-            span(length),
-            right_text(right),
-            ether(cost),
-            ether(limit)
-        );
+        bail!("{what} cost {}, --max-price is {}", ether(cost), ether(limit));
     }
     if !order.yes {
-        let rows = [
-            vec![
-                "right".to_owned(),
-                format!("{} `{name}` for {}", right_text(right), span(length)),
-            ],
-            vec!["for".into(), receiver.to_string()],
-            vec![
-                "price".into(),
-                format!("{} to the topic's owner {owner}", ether(quote.price_wei)),
-            ],
-            vec![
-                "publish fee".into(),
-                format!("{} to the broker's owner", ether(quote.publish_fee_wei)),
-            ],
+        rows.extend([
+            vec!["for".into(), joined(receivers)],
             vec!["in all".into(), format!("{}, from {}", ether(cost), wallet.address())],
             vec!["chain".into(), wallet.deployment().chain_id.to_string()],
-        ];
+        ]);
         if global.json || !std::io::stdin().is_terminal() {
             bail!(
                 "buying for {} needs your word: repeat with --yes, and --max-price to be safe",
@@ -147,15 +182,34 @@ async fn buy(global: &Global, order: &Order<'_>, reason: &Reason) -> Result<()> 
         }
     }
     // The limit is what was shown, so that a price raised meanwhile buys nothing.
-    let (until, sent) = wallet.buy(topic, right, receiver, periods, Some(limit), reason).await?;
+    let sent = match wanted[..] {
+        [Wanted { topic_id, right, wallet: whom, periods }] => {
+            wallet.buy(topic_id, right, whom, periods, Some(limit), reason).await?.1
+        }
+        _ => wallet.buy_many(&wanted, Some(limit), reason).await?,
+    };
+    let ends = sent.events(wallet.deployment());
+    let ends = ends.iter().filter_map(|event| match event {
+        Event::AccessBought { until, .. } => Some(*until),
+        _ => None,
+    });
+    // Who had some time left already has it still.
+    let until = ends.min().unwrap_or_default();
     let sentence = format!(
-        "{receiver} may {} `{name}` until {}; paid {}.",
+        "{} may {} {} until {}{}; paid {}.",
+        joined(receivers),
         right_text(right),
+        quoted(names),
         utc(until),
+        if wanted.len() == 1 { "" } else { " at least" },
         ether(cost)
     );
     done(global, &sentence, &sent, json!({ "until": until, "paidWei": cost.to_string() }));
     Ok(())
+}
+
+fn plural(rights: usize) -> String {
+    if rights == 1 { "the right".to_owned() } else { format!("{rights} rights") }
 }
 
 fn agreed(question: &str) -> Result<bool> {
@@ -198,6 +252,58 @@ async fn show(global: &Global, whose: Address, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// `flytrap payout …`
+pub(crate) async fn payout(global: &Global, command: &args::Payout) -> Result<()> {
+    use args::Payout as P;
+    match command {
+        P::To { address } => {
+            let wallet = global.wallet().await?;
+            // Zero is the wallet itself, as it was before anything was chosen.
+            let to = if *address == wallet.address() { Address::ZERO } else { *address };
+            let sent = wallet.set_payout(to, false).await?;
+            let sentence = format!("{} is paid at once, to {address}.", wallet.address());
+            done(global, &sentence, &sent, json!({ "to": address, "pull": false }));
+        }
+        P::Pull => {
+            let wallet = global.wallet().await?;
+            let sent = wallet.set_payout(Address::ZERO, true).await?;
+            let sentence = format!(
+                "What {} is paid is kept for it: take it with `flytrap access withdraw`.",
+                wallet.address()
+            );
+            done(global, &sentence, &sent, json!({ "to": wallet.address(), "pull": true }));
+        }
+        P::Show { wallet } => {
+            let whose = match wallet {
+                Some(wallet) => *wallet,
+                None => global.key().wrap_err("name a wallet with --wallet, or")?.address(),
+            };
+            let contracts = global.contracts().await?;
+            let (to, is_pull) = contracts.payout_of(whose).await?;
+            let credit = contracts.credit_of(whose).await?;
+            if global.json {
+                let credit = credit.to_string();
+                tell::line(
+                    json!({ "wallet": whose, "to": to, "pull": is_pull, "creditWei": credit })
+                        .to_string(),
+                );
+                return Ok(());
+            }
+            let how = if is_pull {
+                "kept until it is withdrawn".into()
+            } else {
+                format!("at once to {to}")
+            };
+            tell::table(&[
+                vec!["wallet".to_owned(), whose.to_string()],
+                vec!["is paid".into(), how],
+                vec!["waiting".into(), ether(credit)],
+            ]);
+        }
+    }
+    Ok(())
+}
+
 /// `flytrap device …`
 pub(crate) async fn device(global: &Global, command: &args::Device) -> Result<()> {
     use args::Device as D;
@@ -224,16 +330,36 @@ pub(crate) async fn device(global: &Global, command: &args::Device) -> Result<()
         }
         D::Authorize { device_key_file, end } => {
             let wallet = global.wallet().await?;
-            let key = Key::read(device_key_file, None)?;
+            let keys: Vec<Key> = device_key_file
+                .iter()
+                .map(|file| Key::read(file, None))
+                .collect::<Result<_, _>>()?;
             let until = end.second(wallet.block_time().await?)?;
-            let sent = wallet.authorize_device_key(&key, until).await?;
-            let sentence =
-                format!("{} acts for {} until {}.", key.address(), wallet.address(), utc(until));
-            done(global, &sentence, &sent, json!({ "device": key.address(), "until": until }));
+            let sent = match &keys[..] {
+                [key] => wallet.authorize_device_key(key, until).await?,
+                keys => {
+                    wallet.authorize_device_keys(&keys.iter().collect::<Vec<_>>(), until).await?
+                }
+            };
+            let devices: Vec<Address> = keys.iter().map(Key::address).collect();
+            let acts = if devices.len() == 1 { "acts" } else { "act" };
+            let sentence = format!(
+                "{} {acts} for {} until {}.",
+                joined(&devices),
+                wallet.address(),
+                utc(until)
+            );
+            done(global, &sentence, &sent, json!({ "devices": devices, "until": until }));
         }
-        D::Revoke { device } => {
-            let sent = global.wallet().await?.revoke_device(*device).await?;
-            done(global, &format!("{device} acts for you no more."), &sent, json!({}));
+        D::Revoke { devices } => {
+            let wallet = global.wallet().await?;
+            let sent = match devices[..] {
+                [device] => wallet.revoke_device(device).await?,
+                _ => wallet.revoke_devices(devices).await?,
+            };
+            let acts = if devices.len() == 1 { "acts" } else { "act" };
+            let sentence = format!("{} {acts} for you no more.", joined(devices));
+            done(global, &sentence, &sent, json!({}));
         }
         D::RevokeAll => {
             let sent = global.wallet().await?.revoke_all_devices().await?;

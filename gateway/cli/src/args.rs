@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use flytrap_policy::{NamingPolicy, Offer, Right};
 use url::Url;
 
+use crate::countries::CountryList;
 pub(crate) use crate::units::Moment;
 use crate::units::{self, Amount, Span};
 
@@ -85,6 +86,9 @@ pub(crate) enum Command {
     /// Who may publish and subscribe: grant, buy, revoke, block.
     #[command(subcommand)]
     Access(Access),
+    /// How your wallet is paid: prices, refunds and change.
+    #[command(subcommand)]
+    Payout(Payout),
     /// Device keys that act for your wallet.
     #[command(subcommand)]
     Device(Device),
@@ -231,9 +235,39 @@ pub(crate) enum Topic {
         #[command(flatten)]
         traits: TraitArgs,
     },
+    /// Register a topic below one of yours without its name on the chain: prints its salt and id, and keeps neither.
+    Hide {
+        /// The topic above: its name, or its id if that is hidden too.
+        parent: String,
+        /// The whole name, which begins with that of the topic above.
+        name: String,
+        /// Terms for publishing: closed, public, free/30d or 0.01ether/30d.
+        #[arg(long, value_name = "OFFER", default_value = "closed", value_parser = units::offer)]
+        publish: Offer,
+        /// Terms for subscribing.
+        #[arg(long, value_name = "OFFER", default_value = "closed", value_parser = units::offer)]
+        subscribe: Offer,
+        #[command(flatten)]
+        traits: TraitArgs,
+    },
+    /// Say from which countries it may be used, by whom ever; replaces what was said before.
+    #[command(group = clap::ArgGroup::new("rule").required(true))]
+    Countries {
+        /// Topic name, or its id.
+        name: String,
+        /// From these only, such as GB,EEA.
+        #[arg(long, group = "rule", value_name = "CODES")]
+        only: Option<CountryList>,
+        /// From all but these, such as US.
+        #[arg(long, group = "rule", value_name = "CODES")]
+        except: Option<CountryList>,
+        /// From everywhere, and if nobody knows from where.
+        #[arg(long, group = "rule")]
+        any: bool,
+    },
     /// Show one topic.
     Show {
-        /// Topic name.
+        /// Topic name, or its id.
         name: String,
     },
     /// List topics.
@@ -350,35 +384,36 @@ pub(crate) struct End {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Access {
-    /// Give a wallet a right on a topic of yours.
+    /// Give wallets a right on topics of yours, all or nothing.
     Grant {
-        /// Who gets it.
-        #[arg(value_parser = units::address)]
-        wallet: Address,
+        /// Who gets it; several with commas between them.
+        wallets: Wallets,
         /// Which right.
         #[arg(value_enum)]
         right: RightArg,
-        /// Topic name.
-        name: String,
+        /// Topic names, or ids.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
         #[command(flatten)]
         end: End,
         #[command(flatten)]
         why: Why,
     },
-    /// Buy a right, or extend it.
+    /// Buy a right, or extend it; on several topics and for several wallets all or nothing.
     Buy {
         /// Which right.
         #[arg(value_enum)]
         right: RightArg,
-        /// Topic name.
-        name: String,
+        /// Topic names, or ids.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
         /// How many of the offer's periods.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         periods: u32,
-        /// For another wallet than the one that pays.
-        #[arg(long = "for", value_name = "WALLET", value_parser = units::address)]
-        wallet: Option<Address>,
-        /// Refuse if it costs more, such as 0.02ether; default: the price that is shown.
+        /// For other wallets than the one that pays; several with commas between them.
+        #[arg(long = "for", value_name = "WALLETS")]
+        wallets: Option<Wallets>,
+        /// Refuse if it costs more in all, such as 0.02ether; default: the price that is shown.
         #[arg(long, value_name = "AMOUNT")]
         max_price: Option<Amount>,
         /// Do not ask.
@@ -387,20 +422,20 @@ pub(crate) enum Access {
         #[command(flatten)]
         why: Why,
     },
-    /// End a right now; the unused part of what was paid goes back.
+    /// End a right now, of several wallets on several topics all or nothing; the unused part of what was paid goes back.
     Revoke {
-        /// Whose.
-        #[arg(value_parser = units::address)]
-        wallet: Address,
+        /// Whose; several with commas between them.
+        wallets: Wallets,
         /// Which right.
         #[arg(value_enum)]
         right: RightArg,
-        /// Topic name.
-        name: String,
+        /// Topic names, or ids.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
         #[command(flatten)]
         why: Why,
     },
-    /// Keep a wallet off a topic of yours.
+    /// Keep a wallet off a topic of yours; the unused part of what it paid goes back.
     Block {
         /// Whom.
         #[arg(value_parser = units::address)]
@@ -418,7 +453,7 @@ pub(crate) enum Access {
         /// Topic name.
         name: String,
     },
-    /// Take what is owed to your wallet because it could not be paid at once.
+    /// Take what is owed to your wallet: a broker's fees, and what it could not, or would not, be paid at once.
     Withdraw {
         /// To another address than your wallet.
         #[arg(long, value_name = "ADDRESS", value_parser = units::address)]
@@ -434,6 +469,36 @@ pub(crate) enum Access {
     },
 }
 
+/// Wallets with commas between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wallets(pub(crate) Vec<Address>);
+
+impl std::str::FromStr for Wallets {
+    type Err = units::Misread;
+
+    fn from_str(text: &str) -> Result<Self, units::Misread> {
+        text.split(',').map(|word| units::address(word.trim())).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Payout {
+    /// Be paid at once, to this address.
+    To {
+        /// Where the money goes; your own wallet's address brings back what was at first.
+        #[arg(value_parser = units::address)]
+        address: Address,
+    },
+    /// Be paid nothing at once: it is kept for you until you take it with `flytrap access withdraw`.
+    Pull,
+    /// Show how a wallet is paid, and what waits for it.
+    Show {
+        /// Whose; default: yours.
+        #[arg(long, value_parser = units::address)]
+        wallet: Option<Address>,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Device {
     /// Make a device password and let its key act for your wallet.
@@ -441,19 +506,19 @@ pub(crate) enum Device {
         #[command(flatten)]
         end: End,
     },
-    /// Let a key act for your wallet.
+    /// Let keys act for your wallet, all or none.
     Authorize {
-        /// File with the device's private key, which has to agree.
-        #[arg(long, value_name = "FILE")]
-        device_key_file: PathBuf,
+        /// File with a device's private key, which has to agree; may be said several times.
+        #[arg(long, value_name = "FILE", required = true)]
+        device_key_file: Vec<PathBuf>,
         #[command(flatten)]
         end: End,
     },
-    /// End one key.
+    /// End keys, all or none.
     Revoke {
-        /// The key's address.
-        #[arg(value_parser = units::address)]
-        device: Address,
+        /// The keys' addresses.
+        #[arg(value_parser = units::address, required = true, value_name = "DEVICE")]
+        devices: Vec<Address>,
     },
     /// End all keys of your wallet.
     RevokeAll,
@@ -605,6 +670,18 @@ mod tests {
             &format!(
                 "access grant {WALLET} publish farm/n1 --life 30d --basis contract --purpose care"
             ),
+            &format!("access grant {WALLET},{WALLET} publish farm/n1 farm/n2 --life 30d"),
+            &format!("access buy subscribe a b --for {WALLET},{WALLET} --yes"),
+            &format!("access revoke {WALLET},{WALLET} subscribe farm/n1 farm/n2"),
+            "topic countries farm/n1 --only GB,EEA",
+            "topic countries farm/n1 --except us",
+            "topic countries farm/n1 --any",
+            "topic hide farm farm/secret --sensitive",
+            &format!("payout to {WALLET}"),
+            "payout pull",
+            "payout show",
+            &format!("device revoke {WALLET} {WALLET}"),
+            "device authorize --device-key-file a --device-key-file b --life 1d",
             "access buy subscribe farm/n1 --periods 2 --max-price 0.02ether --yes",
             &format!("access revoke {WALLET} subscribe farm/n1 --note ended"),
             "device new --life 365d",
@@ -635,6 +712,15 @@ mod tests {
             "access buy subscribe farm/n1 --max-price 0.02",
             "access buy subscribe farm/n1 --periods 0",
             "topic register farm --subscribe 0.01ether",
+            "topic countries farm",
+            "topic countries farm --only GB --any",
+            "topic countries farm --only UK",
+            "topic countries farm --only GB --except US",
+            &format!("access grant {WALLET},0x12 publish farm/n1 --life 30d"),
+            &format!("access grant {WALLET} publish --life 30d"),
+            &format!("access grant {WALLET}, publish farm --life 30d"),
+            "access buy subscribe --yes",
+            "device revoke",
             "token make --life 30",
             "--key-file a --keystore b broker show",
             &format!("ban add {}ab --life 1h", WALLET),

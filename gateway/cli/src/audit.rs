@@ -6,13 +6,14 @@ use alloy::primitives::{Address, B256, U256};
 use eyre::{Result, eyre};
 use flytrap_chain::history::{self, Entry, Query};
 use flytrap_chain::wallet::Contracts;
-use flytrap_policy::{AlertKind, Event, Right};
+use flytrap_policy::{AlertKind, CountryRule, Event, Right};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::{AuditAbout, AuditArgs, Global};
 use crate::broker::{per_cent, policy_text, right_text, traits_text};
 use crate::context::id_of;
+use crate::countries::rule_text;
 use crate::tell::{self, safe};
 use crate::units::{Moment, ether, offer_text, span, utc, word};
 
@@ -202,7 +203,9 @@ fn short(wallet: Address) -> String {
 const fn topic_of(event: &Event) -> Option<B256> {
     match event {
         Event::TopicRegistered { topic_id, .. }
+        | Event::HiddenTopicRegistered { topic_id, .. }
         | Event::TraitsSet { topic_id, .. }
+        | Event::CountriesSet { topic_id, .. }
         | Event::OfferSet { topic_id, .. }
         | Event::ManagerSet { topic_id, .. }
         | Event::TopicOwnershipOffered { topic_id, .. }
@@ -306,6 +309,30 @@ fn what(event: &Event, sender: Option<Address>, names: &Names) -> String {
                 traits_text(*traits)
             )
         }
+        Event::HiddenTopicRegistered {
+            topic_id,
+            owner,
+            epoch,
+            parent_id,
+            traits,
+            publish_offer,
+            subscribe_offer,
+            ..
+        } => {
+            let again = if *epoch > 1 { format!(" again (epoch {epoch})") } else { String::new() };
+            format!(
+                "{} registered hidden topic {topic_id} below {}{again}: publish {}, subscribe {}; {}",
+                who(owner),
+                topic(parent_id),
+                offer_text(publish_offer),
+                offer_text(subscribe_offer),
+                traits_text(*traits)
+            )
+        }
+        Event::CountriesSet { topic_id, mode, codes, .. } => {
+            let rule = rule_text(&CountryRule::new(*mode, codes));
+            format!("{by} let {} be used from: {rule}", topic(topic_id))
+        }
         Event::TraitsSet { topic_id, traits, .. } => {
             format!("{by} changed {}: {}", topic(topic_id), traits_text(*traits))
         }
@@ -386,10 +413,17 @@ fn what(event: &Event, sender: Option<Address>, names: &Names) -> String {
         }
         Event::Credited { payee, amount_wei } => {
             format!(
-                "{} could not take {}, which waits to be withdrawn",
+                "{} was not paid {} at once, which waits to be withdrawn",
                 who(payee),
                 ether(*amount_wei)
             )
+        }
+        Event::PayoutSet { payee, is_pull: true, .. } => {
+            format!("{} is paid nothing at once any more, but withdraws", who(payee))
+        }
+        Event::PayoutSet { payee, to, .. } => {
+            let to = if to.is_zero() { payee } else { to };
+            format!("{} is paid at {}", who(payee), who(to))
         }
         Event::Withdrawn { payee, to, amount_wei } => {
             format!("{} withdrew {} to {}", who(payee), ether(*amount_wei), who(to))
@@ -410,6 +444,9 @@ fn what(event: &Event, sender: Option<Address>, names: &Names) -> String {
         }
         Event::TokensInvalidated { wallet, before } => {
             format!("{} ended every token it signed before {}", who(wallet), utc(*before))
+        }
+        Event::NonceUsed { wallet, nonce } => {
+            format!("{by} handed in what {} signed as number {nonce}, or gave it up", who(wallet))
         }
         Event::AlertRaised {
             topic_id, wallet, gateway, kind, count, first_at, last_at, ..

@@ -2,14 +2,19 @@
 
 use alloy::primitives::{Address, B256, U256};
 use eyre::{Result, WrapErr, bail};
+use flytrap_chain::wallet::{hidden_topic_id, name_commitment};
 use flytrap_chain::{Ban, BanSubject};
-use flytrap_policy::{NamingPolicy, Right, Topic};
+use flytrap_policy::{
+    CountryMode, CountryRule, NamingPolicy, Offer, Right, Topic, Traits, is_topic_name,
+};
+use rand::TryRngCore;
 use serde_json::{Value, json};
 
 use crate::args::{self, End, Global, Subject};
 use crate::context::{State, done, id_of};
+use crate::countries::rule_text;
 use crate::tell::{self, safe};
-use crate::units::{ether, offer_text, utc};
+use crate::units::{self, ether, offer_text, utc};
 
 /// `flytrap broker …`
 pub(crate) async fn broker(global: &Global, command: &args::Broker) -> Result<()> {
@@ -168,6 +173,19 @@ pub(crate) async fn topic(global: &Global, command: &args::Topic) -> Result<()> 
             );
             done(global, &sentence, &sent, json!({ "topicId": id, "name": name }));
         }
+        T::Hide { parent, name, publish, subscribe, traits } => {
+            hide(global, parent, name, (*traits).into(), [*publish, *subscribe]).await?;
+        }
+        T::Countries { name, only, except, any: _ } => {
+            let rule = match (only, except) {
+                (Some(only), _) => CountryRule::new(CountryMode::Only, &only.0),
+                (None, Some(except)) => CountryRule::new(CountryMode::Except, &except.0),
+                (None, None) => CountryRule::Any,
+            };
+            let sent = global.wallet().await?.set_countries(id_of(global, name), &rule).await?;
+            let sentence = format!("`{name}` may be used from: {}.", rule_text(&rule));
+            done(global, &sentence, &sent, countries_json(&rule));
+        }
         T::Show { name } => {
             let state = global.state(&global.contracts().await?, &[]).await?;
             show_topic(global, &state, state.topic(name)?);
@@ -216,10 +234,58 @@ pub(crate) async fn topic(global: &Global, command: &args::Topic) -> Result<()> 
     Ok(())
 }
 
+/// Registers a hidden topic. What is needed to tell the name later is printed, and kept nowhere.
+async fn hide(
+    global: &Global,
+    parent: &str,
+    name: &str,
+    traits: Traits,
+    [publish, subscribe]: [Offer; 2],
+) -> Result<()> {
+    if !is_topic_name(name) {
+        bail!(
+            "`{}` is no topic name: visible ASCII without + and #, no leading $, no empty level, at most 256 octets and 16 levels",
+            safe(name)
+        );
+    }
+    let (parent_id, is_named) = (id_of(global, parent), units::word(parent).is_err());
+    if is_named && name.strip_prefix(parent).is_none_or(|below| !below.starts_with('/')) {
+        bail!("`{name}` is not below `{parent}`: write the whole name, such as `{parent}/{name}`");
+    }
+    let mut salt = B256::ZERO;
+    rand::rngs::OsRng
+        .try_fill_bytes(salt.as_mut_slice())
+        .wrap_err("the system gives no randomness")?;
+    let commitment = name_commitment(salt, name);
+    let id = hidden_topic_id(global.broker_id(), parent_id, commitment);
+    let wallet = global.wallet().await?;
+    let sent = wallet
+        .register_hidden_topic(parent_id, commitment, traits, publish, subscribe)
+        .await
+        // The transaction may still happen, and without its salt nobody could ever tell the name.
+        .wrap_err_with(|| format!("topic {id} with salt {salt} was not registered"))?
+        .1;
+    let sentence = format!(
+        "id    {id}\nsalt  {salt}\n\nThe topic is yours: publish {}, subscribe {}. Keep both lines and the name: they are shown this once, and \
+         without the salt no gateway will know the name.",
+        offer_text(&publish),
+        offer_text(&subscribe)
+    );
+    done(
+        global,
+        &sentence,
+        &sent,
+        json!({ "topicId": id, "salt": salt, "commitment": commitment }),
+    );
+    Ok(())
+}
+
 async fn list(global: &Global, owner: Option<Address>) -> Result<()> {
     let state = global.state(&global.contracts().await?, &[]).await?;
-    let topics =
-        state.registry.topics().filter(|topic| owner.is_none_or(|owner| topic.owner == owner));
+    let mut hidden: Vec<&Topic> = state.registry.hidden_topics().collect();
+    hidden.sort_unstable_by_key(|topic| topic.id);
+    let topics = state.registry.topics().chain(hidden);
+    let topics = topics.filter(|topic| owner.is_none_or(|owner| topic.owner == owner));
     if global.json {
         tell::line(Value::Array(topics.map(topic_json).collect()).to_string());
         return Ok(());
@@ -229,7 +295,7 @@ async fn list(global: &Global, owner: Option<Address>) -> Result<()> {
     rows.extend(topics.map(|topic| {
         let (publish, subscribe) =
             (offer_text(&topic.publish_offer), offer_text(&topic.subscribe_offer));
-        vec![safe(&topic.name), publish, subscribe, topic.owner.to_string()]
+        vec![topic_text(topic), publish, subscribe, topic.owner.to_string()]
     }));
     tell::table(&rows);
     Ok(())
@@ -246,12 +312,13 @@ fn show_topic(global: &Global, state: &State, topic: &Topic) {
         tell::line(answer.to_string());
         return;
     }
-    tell::line(tell::strong(&safe(&topic.name)));
+    tell::line(tell::strong(&topic_text(topic)));
     let mut rows = vec![
         vec!["owner".to_owned(), topic.owner.to_string()],
         vec!["publish".into(), offer_text(&topic.publish_offer)],
         vec!["subscribe".into(), offer_text(&topic.subscribe_offer)],
         vec!["traits".into(), traits_text(topic.traits)],
+        vec!["countries".into(), rule_text(&topic.countries)],
         vec!["epoch".into(), topic.epoch.to_string()],
         vec!["id".into(), topic.id.to_string()],
     ];
@@ -263,10 +330,26 @@ fn show_topic(global: &Global, state: &State, topic: &Topic) {
     tell::table(&rows);
 }
 
+/// Its name, or what is known instead.
+fn topic_text(topic: &Topic) -> String {
+    match &topic.hidden {
+        None => safe(&topic.name),
+        Some(hidden) => format!("{} (hidden below {})", topic.id, safe(&hidden.below)),
+    }
+}
+
+fn countries_json(rule: &CountryRule) -> Value {
+    let codes: Vec<_> = rule.countries().into_iter().flat_map(|set| set.iter()).collect();
+    json!({ "mode": rule.mode(), "codes": codes })
+}
+
 fn topic_json(topic: &Topic) -> Value {
+    let hidden = topic.hidden.as_ref();
     json!({
         "topicId": topic.id, "name": topic.name.to_string(), "owner": topic.owner, "epoch": topic.epoch, "traits": topic.traits,
         "publishOffer": topic.publish_offer, "subscribeOffer": topic.subscribe_offer,
+        "countries": countries_json(&topic.countries),
+        "hidden": hidden.map(|hidden| json!({ "parentId": hidden.parent_id, "commitment": hidden.commitment, "below": *hidden.below })),
     })
 }
 

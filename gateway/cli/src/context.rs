@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::args::Global;
 use crate::tell;
-use crate::units::ether;
+use crate::units::{self, ether};
 
 /// The state of a broker at one block.
 #[derive(Debug)]
@@ -129,9 +129,13 @@ pub(crate) async fn state(
 }
 
 impl State {
-    /// The topic that is registered under exactly this name.
+    /// The topic that is registered under exactly this name, or has this id.
     pub(crate) fn topic(&self, name: &str) -> Result<&Topic> {
-        let Some(topic) = self.registry.topic(name) else {
+        let found = match units::word(name) {
+            Ok(id) => self.registry.topic_by_id(id),
+            Err(_) => self.registry.topic(name),
+        };
+        let Some(topic) = found else {
             let broker = self.registry.broker_id();
             match self.registry.governing(name) {
                 Some(above) => bail!(
@@ -152,9 +156,10 @@ impl State {
     }
 }
 
-/// The id of a topic's name at this broker; the contract says if it does not exist.
+/// The id of a topic's name at this broker, or the id itself, as hidden topics are called; the contract says if it does not
+/// exist.
 pub(crate) fn id_of(global: &Global, name: &str) -> alloy::primitives::B256 {
-    topic_id(global.broker_id(), name)
+    units::word(name).unwrap_or_else(|_| topic_id(global.broker_id(), name))
 }
 
 /// Tells that a transaction happened; `facts` are what it changed.

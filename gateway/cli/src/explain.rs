@@ -82,7 +82,12 @@ pub(crate) fn explain(
     // A proof made this second, which is all that is assumed.
     let credential =
         Credential { kind: CredentialKind::Token, issued_at: now, expires_at: u64::MAX };
-    let who = Principal { wallet: registry.wallet_of(key, now).unwrap_or(key), key, credential };
+    let who = Principal {
+        wallet: registry.wallet_of(key, now).unwrap_or(key),
+        key,
+        credential,
+        country: None,
+    };
     let acts = if who.wallet == key {
         String::new()
     } else {
@@ -167,6 +172,14 @@ fn refused(
                 _ => format!("the offer is {}: ask the owner {} for a grant", offer_text(offer), topic.owner),
             })
         }
+        Denial::Country { .. } => Some(format!(
+            "it may be used from {}; a gateway that does not know a client's country lets nobody in there",
+            crate::countries::rule_text(&topic.countries)
+        )),
+        Denial::HiddenName { .. } => Some(
+            "a topic with a hidden name lies below: only a gateway that was told the name can judge others there"
+                .to_owned(),
+        ),
         Denial::Blocked { .. } => Some(format!("only the owner {} can lift the block", topic.owner)),
         _ => None,
     });

@@ -6,6 +6,7 @@ mod args;
 mod audit;
 mod broker;
 mod context;
+mod countries;
 mod demo;
 mod explain;
 mod tell;
@@ -51,6 +52,7 @@ async fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Broker(command) => broker::broker(global, command).await?,
         Command::Topic(command) => broker::topic(global, command).await?,
         Command::Access(command) => access::access(global, command).await?,
+        Command::Payout(command) => access::payout(global, command).await?,
         Command::Device(command) => access::device(global, command).await?,
         Command::Token(command) => access::token(global, command).await?,
         Command::Ban(command) => broker::ban(global, command).await?,

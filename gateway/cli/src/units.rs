@@ -11,7 +11,7 @@ use flytrap_policy::{Offer, OfferMode};
 
 /// Something typed that is not what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Misread(String);
+pub(crate) struct Misread(pub(crate) String);
 
 impl fmt::Display for Misread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

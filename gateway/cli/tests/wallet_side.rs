@@ -191,6 +191,99 @@ async fn owners_grant_block_and_reprice_and_strangers_may_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn countries_are_named_by_their_codes_and_shown_and_refuse_whose_country_is_not_known() {
+    let site = site().await;
+    let owner = Person { site: &site, role: "topic-owner" };
+    owner.does(&["topic", "register", "farm"]);
+    let rule = owner.does(&["topic", "countries", "farm", "--only", "GB,EEA"]);
+    assert_eq!(rule["codes"].as_array().map(Vec::len), Some(31));
+    let shown = owner.does(&["topic", "show", "farm"]);
+    assert_eq!(shown["countries"]["mode"], "only");
+    owner.does(&["topic", "countries", "farm", "--except", "us"]);
+    let told = owner.hears(&["topic", "show", "farm"]);
+    assert!(told.contains("all except US"), "{told}");
+    let whose = site.wallets.topic_owner.address().to_string();
+    let answer = owner.tries(&["can", &whose, "publish", "farm"]);
+    assert_eq!(answer.status.code(), Some(3));
+    assert!(text(&answer.stdout).contains("all except US"), "{}", text(&answer.stdout));
+    owner.does(&["topic", "countries", "farm", "--any"]);
+    assert!(owner.hears(&["can", &whose, "publish", "farm"]).starts_with("yes"));
+    let unknown = owner.tries(&["topic", "countries", "farm", "--only", "UK"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("`UK` is no country"), "{}", text(&unknown.stderr));
+    let story = owner.hears(&["audit", "topic", "farm"]);
+    assert!(story.contains("used from: all except US"), "{story}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_topic_is_registered_with_a_salt_that_is_told_once_and_granted_by_its_id() {
+    let site = site().await;
+    let owner = Person { site: &site, role: "topic-owner" };
+    owner.does(&["topic", "register", "ward"]);
+    let hidden = owner.does(&["topic", "hide", "ward", "ward/jane", "--sensitive"]);
+    let (id, salt) = (hidden["topicId"].as_str().expect("an id"), hidden["salt"].as_str());
+    let salt: alloy::primitives::B256 = salt.and_then(|salt| salt.parse().ok()).expect("a salt");
+    let packed = [salt.as_slice(), b"ward/jane"].concat();
+    let commitment = alloy::primitives::keccak256(packed);
+    assert_eq!(hidden["commitment"], commitment.to_string());
+    assert!(
+        owner.is_refused(&["topic", "hide", "ward", "wards/x"]).contains("is not below `ward`")
+    );
+    assert!(owner.is_refused(&["topic", "hide", "ward", "ward/+"]).contains("is no topic name"));
+    owner.does(&["topic", "hide", id, "ward/jane/pulse"]);
+
+    let shown = owner.does(&["topic", "show", id]);
+    assert_eq!((&shown["name"], &shown["hidden"]["below"]), (&"".into(), &"ward".into()));
+    assert_eq!(shown["traits"]["sensitive"], true);
+    let reader = site.wallets.reader.address().to_string();
+    owner.does(&["access", "grant", &reader, "subscribe", id, "--life", "1d"]);
+    assert!(owner.hears(&["access", "show", &reader, id]).contains("subscribe  until"));
+    let listed = owner.hears(&["topic", "list"]);
+    assert!(listed.contains(&format!("{id} (hidden below ward)")), "{listed}");
+    let story = owner.hears(&["audit", "broker"]);
+    assert!(story.contains("registered hidden topic") && !story.contains("jane"), "{story}");
+    let whose = site.wallets.topic_owner.address().to_string();
+    let answer = owner.tries(&["--json", "can", &whose, "publish", "ward/john"]);
+    assert!(text(&answer.stdout).contains("\"rule\":\"hidden-name\""), "{}", text(&answer.stdout));
+    assert!(owner.hears(&["can", &whose, "publish", "ward"]).starts_with("yes"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rights_are_given_bought_and_taken_at_once_and_who_is_paid_chooses_how() {
+    let site = site().await;
+    let owner = Person { site: &site, role: "topic-owner" };
+    let reader = Person { site: &site, role: "reader" };
+    owner.does(&["topic", "register", "a", "--subscribe", "0.01ether/1d"]);
+    owner.does(&["topic", "register", "b", "--subscribe", "0.03ether/1d"]);
+    let [one, other] =
+        [&site.wallets.reader, &site.wallets.other_reader].map(|key| key.address().to_string());
+    let both = format!("{one},{other}");
+    owner.does(&["access", "grant", &both, "publish", "a", "b", "--life", "1d"]);
+    let grants = |name| owner.does(&["topic", "show", name])["grants"].as_array().map(Vec::len);
+    assert_eq!((grants("a"), grants("b")), (Some(2), Some(2)));
+
+    let till = site.wallets.stranger.address().to_string();
+    owner.does(&["payout", "to", &till]);
+    let shown = owner.does(&["payout", "show"]);
+    assert_eq!((&shown["to"], &shown["pull"]), (&till.to_lowercase().into(), &false.into()));
+    owner.does(&["payout", "pull"]);
+    let low = ["access", "buy", "subscribe", "a", "b", "--for", &both, "--max-price", "0.07ether"];
+    assert!(reader.is_refused(&low).contains("cost 0.08 ether, --max-price is 0.07 ether"));
+    let bought = reader.does(&["access", "buy", "subscribe", "a", "b", "--for", &both, "--yes"]);
+    assert_eq!(bought["paidWei"], "80000000000000000");
+    assert_eq!(owner.does(&["payout", "show"])["creditWei"], "80000000000000000");
+    assert!(owner.hears(&["payout", "show"]).contains("kept until it is withdrawn"));
+    owner.does(&["access", "withdraw"]);
+    assert_eq!(owner.does(&["payout", "show"])["creditWei"], "0");
+
+    let revoked = owner.does(&["access", "revoke", &both, "subscribe", "a"]);
+    assert_ne!(revoked["refundWei"], "0");
+    let blocked = owner.does(&["access", "block", &one, "b"]);
+    assert_ne!(blocked["refundWei"], "0");
+    assert!(reader.hears(&["access", "show", &one, "b"]).contains("blocked by the owner"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn device_keys_act_for_their_wallet_until_they_are_revoked() {
     let site = site().await;
     let person = Person { site: &site, role: "publisher" };
@@ -216,6 +309,18 @@ async fn device_keys_act_for_their_wallet_until_they_are_revoked() {
         "--life",
         "1h",
     ]);
+    let keys = ["gateway", "other-gateway"].map(|role| site.key_file(role).display().to_string());
+    let [first, second] = &keys;
+    let several = ["device", "authorize", "--device-key-file", first, "--device-key-file", second];
+    let made = person.does(&[&several[..], &["--life", "1h"]].concat());
+    let made: Vec<&str> =
+        made["devices"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert_eq!(made.len(), 2);
+    person.does(&["device", "revoke", made[0], made[1]]);
+    for key in made {
+        let key = key.parse().expect("an address");
+        assert!(wallet.wallet_of(key).await.expect("an answer").is_zero());
+    }
     person.does(&["device", "revoke-all"]);
     let other = site.wallets.other_reader.address();
     assert!(wallet.wallet_of(other).await.expect("an answer").is_zero());

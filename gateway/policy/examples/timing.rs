@@ -102,7 +102,7 @@ fn grant(number: u32) -> Event {
 fn principal(wallet: Address) -> Principal {
     let credential =
         Credential { kind: CredentialKind::Token, issued_at: NOW, expires_at: u64::MAX };
-    Principal { wallet, key: wallet, credential }
+    Principal { wallet, key: wallet, credential, country: None }
 }
 
 fn measure(registry: &mut Registry, grants: u32) {

@@ -236,7 +236,7 @@ fn by_token(
         }
     }
     let credential = Credential { kind: CredentialKind::Token, issued_at, expires_at };
-    Ok(Principal { wallet, key, credential })
+    Ok(Principal { wallet, key, credential, country: None })
 }
 
 fn by_device_password(
@@ -257,7 +257,7 @@ fn by_device_password(
     }
     let credential =
         Credential { kind: CredentialKind::DevicePassword, issued_at: 0, expires_at: u64::MAX };
-    Ok(Principal { wallet: wallet?, key, credential })
+    Ok(Principal { wallet: wallet?, key, credential, country: None })
 }
 
 /// The digest that a token's signature is over.

@@ -61,6 +61,18 @@ pub enum Denial {
     /// No registered topic governs the name.
     #[error("no registered topic governs this name")]
     Ungoverned,
+    /// A topic with a hidden name may govern the name instead of the one above, and nobody has told which.
+    #[error("names below topic {topic_id} may be hidden ones, which are not known here")]
+    HiddenName {
+        /// The topic below which there are hidden ones.
+        topic_id: B256,
+    },
+    /// The topic may not be used from the client's country, or has a rule about countries and the client's is not known.
+    #[error("topic {topic_id} may not be used from this country, or from an unknown one")]
+    Country {
+        /// The governing topic.
+        topic_id: B256,
+    },
     /// The topic takes no retained messages.
     #[error("topic {topic_id} takes no retained messages")]
     RetainNotAllowed {
@@ -106,6 +118,8 @@ impl Denial {
             Self::NotSettled => "not-settled",
             Self::Blocked { .. } => "blocked",
             Self::Ungoverned => "ungoverned",
+            Self::HiddenName { .. } => "hidden-name",
+            Self::Country { .. } => "country",
             Self::RetainNotAllowed { .. } => "retain-not-allowed",
             Self::OtherBranch { .. } => "other-branch",
             Self::ReservedName => "reserved-name",
@@ -122,6 +136,8 @@ impl Denial {
             Self::NoGrant { topic_id, .. }
             | Self::GrantEnded { topic_id, .. }
             | Self::Blocked { topic_id }
+            | Self::HiddenName { topic_id }
+            | Self::Country { topic_id }
             | Self::RetainNotAllowed { topic_id }
             | Self::OtherBranch { topic_id } => Some(*topic_id),
             _ => None,

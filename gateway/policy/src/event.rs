@@ -3,6 +3,8 @@
 use alloy_primitives::{Address, B256, U256};
 use serde::{Deserialize, Serialize};
 
+use crate::{Country, CountryMode};
+
 /// Where in the chain an event stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Stamp {
@@ -89,7 +91,7 @@ pub enum AlertKind {
 
 /// An event of one of the contracts, decoded.
 ///
-/// Fields are those of the Solidity event; amounts are wei, times Unix seconds. Events of money, alerts and
+/// Fields are those of the Solidity event; amounts are wei, times Unix seconds. Events of money, nonces, alerts and
 /// anchors are here for those who read histories; they change no state of the [`Registry`](crate::Registry).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all_fields = "camelCase")]
@@ -182,6 +184,17 @@ pub enum Event {
         publish_offer: Offer,
         subscribe_offer: Offer,
     },
+    HiddenTopicRegistered {
+        broker_id: U256,
+        topic_id: B256,
+        owner: Address,
+        epoch: u64,
+        parent_id: B256,
+        commitment: B256,
+        traits: Traits,
+        publish_offer: Offer,
+        subscribe_offer: Offer,
+    },
     TraitsSet {
         broker_id: U256,
         topic_id: B256,
@@ -192,6 +205,12 @@ pub enum Event {
         topic_id: B256,
         right: Right,
         offer: Offer,
+    },
+    CountriesSet {
+        broker_id: U256,
+        topic_id: B256,
+        mode: CountryMode,
+        codes: Vec<Country>,
     },
     ManagerSet {
         broker_id: U256,
@@ -274,6 +293,11 @@ pub enum Event {
         payee: Address,
         amount_wei: U256,
     },
+    PayoutSet {
+        payee: Address,
+        to: Address,
+        is_pull: bool,
+    },
     Withdrawn {
         payee: Address,
         to: Address,
@@ -297,6 +321,10 @@ pub enum Event {
     TokensInvalidated {
         wallet: Address,
         before: u64,
+    },
+    NonceUsed {
+        wallet: Address,
+        nonce: U256,
     },
     // IAuditLog
     AlertRaised {
@@ -339,8 +367,10 @@ impl Event {
             | Self::OriginBanned { broker_id, .. }
             | Self::OriginUnbanned { broker_id, .. }
             | Self::TopicRegistered { broker_id, .. }
+            | Self::HiddenTopicRegistered { broker_id, .. }
             | Self::TraitsSet { broker_id, .. }
             | Self::OfferSet { broker_id, .. }
+            | Self::CountriesSet { broker_id, .. }
             | Self::ManagerSet { broker_id, .. }
             | Self::TopicOwnershipOffered { broker_id, .. }
             | Self::TopicOwnershipTransferred { broker_id, .. }
@@ -353,11 +383,13 @@ impl Event {
             | Self::AlertRaised { broker_id, .. }
             | Self::Anchored { broker_id, .. } => Some(*broker_id),
             Self::Credited { .. }
+            | Self::PayoutSet { .. }
             | Self::Withdrawn { .. }
             | Self::DeviceAuthorized { .. }
             | Self::DeviceRevoked { .. }
             | Self::AllDevicesRevoked { .. }
-            | Self::TokensInvalidated { .. } => None,
+            | Self::TokensInvalidated { .. }
+            | Self::NonceUsed { .. } => None,
         }
     }
 
@@ -368,7 +400,9 @@ impl Event {
         !matches!(
             self,
             Self::Credited { .. }
+                | Self::PayoutSet { .. }
                 | Self::Withdrawn { .. }
+                | Self::NonceUsed { .. }
                 | Self::AlertRaised { .. }
                 | Self::Anchored { .. }
         )
@@ -416,7 +450,18 @@ mod tests {
             wei_per_day: 1 << 90,
             effective_from: u64::MAX,
         };
-        for event in [registered, fee] {
+        let countries = Event::CountriesSet {
+            broker_id: U256::from(1),
+            topic_id: B256::repeat_byte(1),
+            mode: CountryMode::Only,
+            codes: [*b"DE", *b"GB"].into_iter().filter_map(Country::new).collect(),
+        };
+        assert!(
+            serde_json::to_string(&countries)
+                .unwrap()
+                .contains(r#""mode":"only","codes":["DE","GB"]"#)
+        );
+        for event in [registered, fee, countries] {
             let json = serde_json::to_string(&event).unwrap();
             assert!(json.starts_with(r#"{"event":""#), "{json}");
             assert!(json.contains(r#""brokerId":"0x1""#), "{json}");

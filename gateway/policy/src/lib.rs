@@ -11,6 +11,7 @@
 //! All ends are half-open, seconds of Unix time: something holds while `now < until`.
 
 mod alert;
+mod country;
 pub mod credential;
 mod denial;
 mod event;
@@ -20,11 +21,15 @@ mod registry;
 mod view;
 
 pub use alert::{Alert, AlertFolder, FoldLimit};
+pub use country::{Countries, Country, CountryMode, CountryRule};
 pub use denial::Denial;
 pub use event::{AlertKind, Event, NamingPolicy, Offer, OfferMode, Right, Stamp, Traits};
 pub use origin::{BanLedger, BanLimit, Origin};
 pub use permit::{Basis, FilterPermit, Lease, Permit, Reach};
-pub use registry::{Device, Inconsistent, Registry, Topic, topic_id};
+pub use registry::{
+    Device, Hidden, Inconsistent, Registry, Topic, hidden_topic_id, is_topic_name, name_commitment,
+    topic_id,
+};
 pub use view::{
     Action, Credential, CredentialKind, Options, Principal, Ungoverned, View, Wildcards,
 };

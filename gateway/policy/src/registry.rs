@@ -22,12 +22,12 @@ use alloy_primitives::{Address, B256, U256};
 use imbl::{OrdMap, OrdSet};
 
 pub use apply::Inconsistent;
-pub use facts::{Device, Topic};
+pub use facts::{Device, Hidden, Topic};
 pub(crate) use names::Shape;
-pub use names::topic_id;
+pub use names::{hidden_topic_id, is_topic_name, name_commitment, topic_id};
 
 use crate::{NamingPolicy, Right};
-use facts::{ById, ByName, Fee, Grant, Mark, Party, Slot, id_hash};
+use facts::{ById, ByName, Fee, Grant, Mark, Party, Place, Slot, id_hash};
 use names::{Depths, Prefixes, name_hash};
 use table::{Entry, Table};
 
@@ -46,10 +46,12 @@ pub struct Registry {
     /// Origin bans that have ended are dropped when there are this many.
     origin_bans_sweep_at: usize,
     parties: Table<Party>,
-    /// Every topic, those included whose names no contract registers and which therefore govern nothing.
+    /// Every topic, those included that have a hidden name, or one that no contract registers, and therefore govern
+    /// nothing.
     by_id: Table<ById>,
+    /// The names at which something begins, by their hash and in their order.
     by_name: Table<ByName>,
-    in_order: OrdMap<Arc<str>, Arc<Topic>>,
+    in_order: OrdMap<Arc<str>, Place>,
     depths: Depths,
     grants: Table<Grant>,
     blocks: Table<Mark>,
@@ -183,28 +185,48 @@ impl Registry {
         self.with_id(id).map(|topic| &**topic)
     }
 
-    /// The topic that governs a name: the longest registered prefix of whole levels, octet by octet.
+    /// The topic that governs a name: the longest registered prefix of whole levels, octet by octet. Hidden topics
+    /// are left out.
     #[must_use]
     #[inline]
     pub fn governing(&self, name: &str) -> Option<&Topic> {
-        Prefixes::of(name, &self.depths)
-            .filter_map(|(prefix, hash)| self.named(prefix, hash))
-            .last()
+        self.rule(name).topic
     }
 
-    /// All topics in the order of their names.
+    /// What governs a name, and what may hide between that and the name.
+    #[inline]
+    fn rule(&self, name: &str) -> Rule<'_> {
+        let mut rule = Rule { topic: None, hidden_at: None, hidden_below: None };
+        for (prefix, hash) in Prefixes::of(name, &self.depths) {
+            let Some(place) = self.place(prefix, hash) else { continue };
+            if place.is_registered {
+                rule = Rule { topic: Some(&place.topic), hidden_at: None, hidden_below: None };
+            }
+            if place.hidden_below > 0 {
+                let is_it = prefix.len() == name.len();
+                let found = if is_it { &mut rule.hidden_at } else { &mut rule.hidden_below };
+                *found = Some(place.topic.id);
+            }
+        }
+        rule
+    }
+
+    /// All topics that have a name, in the order of the names.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.in_order.values().map(|topic| &**topic)
+        self.in_order.values().filter_map(Place::registered)
     }
 
-    /// How many topics there are.
-    #[must_use]
-    pub fn topic_count(&self) -> usize {
-        self.in_order.len()
+    /// All topics that have a hidden name, in no order that means anything.
+    pub fn hidden_topics(&self) -> impl Iterator<Item = &Topic> {
+        self.by_id.iter().map(|held| &*held.0).filter(|topic| topic.hidden.is_some())
     }
 
     /// The topics below a name (not at it), in the order of their names; all of them for the empty name.
     pub fn topics_below(&self, name: &str) -> impl Iterator<Item = &Topic> {
+        self.places_below(name).filter_map(Place::registered)
+    }
+
+    fn places_below(&self, name: &str) -> impl Iterator<Item = &Place> {
         let (from, to) = match name {
             "" => (String::new(), None),
             // '0' is the octet after '/'.
@@ -214,7 +236,7 @@ impl Registry {
             std::ops::Bound::Included(from.as_str()),
             to.as_deref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded),
         );
-        self.in_order.range::<_, str>(range).map(|(_, topic)| &**topic)
+        self.in_order.range::<_, str>(range).map(|(_, place)| place)
     }
 
     /// End of the last grant of this right in the topic's present epoch, `None` if there was none. What was revoked
@@ -286,9 +308,13 @@ impl Registry {
 
     #[inline]
     fn named(&self, name: &str, hash: u64) -> Option<&Topic> {
-        let found =
-            self.by_name.get(hash, |held| held.hash == hash && *held.topic.name == *name)?;
-        Some(&found.topic)
+        self.place(name, hash)?.registered()
+    }
+
+    #[inline]
+    fn place(&self, name: &str, hash: u64) -> Option<&Place> {
+        let is_it = |held: &ByName| held.hash == hash && *held.place.topic.name == *name;
+        self.by_name.get(hash, is_it).map(|held| &held.place)
     }
 
     fn with_id(&self, id: B256) -> Option<&Arc<Topic>> {
@@ -304,6 +330,17 @@ impl Registry {
     fn topics_by_slot(&self) -> std::collections::BTreeMap<Slot, &Topic> {
         self.by_id.iter().map(|held| (held.0.slot, &*held.0)).collect()
     }
+}
+
+/// See [`Registry::rule`].
+struct Rule<'a> {
+    /// The nearest registered topic, at the name or above it.
+    topic: Option<&'a Topic>,
+    /// The name itself, as the id of a topic, if hidden topics that it or nothing nearer governs lie below.
+    hidden_at: Option<B256>,
+    /// The lowest name above, no higher than the governing one, below which hidden topics lie: one of them may be what
+    /// really governs.
+    hidden_below: Option<B256>,
 }
 
 #[inline]

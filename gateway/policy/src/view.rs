@@ -10,7 +10,7 @@ use flytrap_mqtt::topic::Filter;
 use crate::credential::Refusal;
 use crate::permit::Terms;
 use crate::registry::Shape;
-use crate::{Denial, FilterPermit, Permit, Reach, Registry, Right};
+use crate::{Country, Denial, FilterPermit, Permit, Reach, Registry, Right};
 
 /// What to do with names that no registered topic governs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -73,6 +73,8 @@ pub struct Principal {
     pub key: Address,
     /// The proof.
     pub credential: Credential,
+    /// From where it connects, if that is known. No proof says so: whoever accepts the connection fills it in.
+    pub country: Option<Country>,
 }
 
 /// What is asked for.
@@ -110,9 +112,10 @@ impl View {
     /// Judges one action on one topic name. `now` is the later of block time and wall clock, Unix seconds; every end
     /// is half-open: something holds while `now < until`.
     ///
-    /// In this order: bans and the proof itself ([`View::standing`]), reserved names, the governing topic, ownership,
-    /// blocks, offers and grants, and at last the topic's traits. Owners have both rights, but not against a ban by
-    /// the broker, and the traits hold for them too. Looks at the name once and allocates nothing.
+    /// In this order: bans and the proof itself ([`View::standing`]), reserved names, the governing topic (and whether
+    /// a hidden one may govern instead), the country, ownership, blocks, offers and grants, and at last the topic's
+    /// traits. Owners have both rights, but not against a ban by the broker, and countries and traits hold for them
+    /// too. Looks at the name once and allocates nothing.
     ///
     /// # Errors
     /// A [`Denial`] says why not. Both states must allow it; the newest one has the word first.

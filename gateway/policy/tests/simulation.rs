@@ -11,12 +11,13 @@ use common::model::Model;
 use common::*;
 use flytrap_mqtt::topic::matches;
 use flytrap_policy::{
-    Action, Denial, Event, NamingPolicy, Offer, OfferMode, Options, Principal, Reach, Registry,
-    Right, Stamp, Traits, Ungoverned, View, Wildcards,
+    Action, CountryMode, Denial, Event, NamingPolicy, Offer, OfferMode, Options, Principal, Reach,
+    Registry, Right, Stamp, Traits, Ungoverned, View, Wildcards,
 };
 use proptest::prelude::*;
 
 const NAMES: [&str; 6] = ["a", "a/b", "a/b/c", "a/a", "b", "b/a/b"];
+const CODES: [&[&str]; 3] = [&["GB"], &["GB", "US"], &["FR"]];
 const WALLETS: u8 = 4;
 /// Keys that are device keys now and then.
 const DEVICES: [u8; 2] = [0x0D, 0x0E];
@@ -41,6 +42,21 @@ enum Step {
         name: usize,
         right: bool,
         mode: u8,
+    },
+    Countries {
+        name: usize,
+        mode: u8,
+        codes: usize,
+    },
+    /// A hidden topic below a visible one, or below one of the hidden ones there are.
+    Hide {
+        below: usize,
+        number: u8,
+        owner: u8,
+    },
+    /// One of the hidden topics there are is deleted.
+    Reveal {
+        hidden: usize,
     },
     Transfer {
         name: usize,
@@ -101,6 +117,11 @@ fn some_step() -> impl Strategy<Value = Step> {
         2 => name().prop_map(|name| Step::Delete { name }),
         1 => (name(), 0..8_u8).prop_map(|(name, traits)| Step::Traits { name, traits }),
         1 => (name(), any::<bool>(), 0..3_u8).prop_map(|(name, right, mode)| Step::Offer { name, right, mode }),
+        1 => (name(), 0..3_u8, 0..CODES.len())
+            .prop_map(|(name, mode, codes)| Step::Countries { name, mode, codes }),
+        4 => (0..NAMES.len() + 2, 1..4_u8, who())
+            .prop_map(|(below, number, owner)| Step::Hide { below, number, owner }),
+        2 => (0..4_usize).prop_map(|hidden| Step::Reveal { hidden }),
         1 => (name(), who()).prop_map(|(name, to)| Step::Transfer { name, to }),
         6 => (name(), who(), any::<bool>(), soon())
             .prop_map(|(name, to, right, seconds)| Step::Grant { name, to, right, seconds }),
@@ -165,6 +186,33 @@ fn event_of(step: &Step, model: &Model, at: Stamp) -> Option<Event> {
             topic(name)?;
             let (right, offer) = (right(is_publish), offer(mode));
             Event::OfferSet { broker_id, topic_id: topic_id(NAMES[name]), right, offer }
+        }
+        Step::Countries { name, mode: mode_number, codes } => {
+            topic(name)?;
+            let mode = [CountryMode::Any, CountryMode::Only, CountryMode::Except];
+            let mode = mode[usize::from(mode_number)];
+            let codes = if mode == CountryMode::Any { &[] } else { CODES[codes] };
+            countries(topic_id(NAMES[name]), mode, codes)
+        }
+        Step::Hide { below, number, owner } => {
+            let there = model.hidden();
+            let parent_id = match NAMES.get(below) {
+                Some(name) => model.topic(name).map(|_| topic_id(name))?,
+                None => there.get(below - NAMES.len())?.id,
+            };
+            if there.iter().any(|hidden| hidden.id == hidden_id(parent_id, number)) {
+                return None;
+            }
+            hidden(parent_id, number, wallet(owner), at.height, offer(number - 1), CLOSED)
+        }
+        Step::Reveal { hidden } => {
+            let hidden = model.hidden().get(hidden)?.clone();
+            Event::TopicDeleted {
+                broker_id,
+                topic_id: hidden.id,
+                owner: hidden.owner,
+                epoch: hidden.epoch,
+            }
         }
         Step::Transfer { name, to } => transferred(NAMES[name], topic(name)?.owner, wallet(to)),
         Step::Grant { name, to, right: is_publish, seconds } => {
@@ -312,11 +360,20 @@ impl Chain {
 }
 
 fn principals() -> Vec<Principal> {
-    let wallets = (1..=WALLETS).map(|number| own(wallet(number)));
+    let wallets = (1..=WALLETS).map(|number| somewhere(number, own(wallet(number))));
     let keys = DEVICES.map(wallet);
     let devices =
         keys.iter().flat_map(|key| (1..=WALLETS).map(|number| principal(wallet(number), *key)));
+    let devices = devices.map(|who| somewhere(who.wallet.0[0], who));
     wallets.chain(devices).chain(keys.map(own)).collect()
+}
+
+/// From where a wallet is used: each from another country, and one from nobody knows where.
+fn somewhere(number: u8, who: Principal) -> Principal {
+    match ["GB", "US", "FR"].get(usize::from(number) - 1) {
+        Some(code) => from(code, who),
+        None => who,
+    }
 }
 
 fn names_to_ask() -> Vec<String> {
@@ -430,6 +487,11 @@ proptest! {
             prop_assert!(refuse(revoked(name, wallet(1), Right::Publish, topic.epoch, 3)));
             prop_assert!(refuse(transferred(name, wallet(0x66), wallet(2))));
         }
+        for hidden_topic in chain.model.hidden() {
+            prop_assert!(refuse(granted_id(hidden_topic.id, wallet(1), Right::Publish, hidden_topic.epoch + 1, 1)));
+        }
+        prop_assert!(refuse(hidden(B256::ZERO, 1, wallet(1), 1, CLOSED, CLOSED)));
+        prop_assert!(refuse(countries(topic_id("c"), CountryMode::Only, &["GB"])));
         let mut wrong_id = registered("c", wallet(1), 1, Traits::default(), CLOSED, CLOSED);
         if let Event::TopicRegistered { topic_id, .. } = &mut wrong_id {
             topic_id.0[31] ^= 1;
@@ -492,7 +554,7 @@ proptest! {
         let names = all_names();
         let now = chain.at.time;
         for (filter, number) in filters.iter().zip((1..=WALLETS).cycle()) {
-            let who = own(wallet(number));
+            let who = somewhere(number, own(wallet(number)));
             let inner = filter.strip_prefix("$share/g/").unwrap_or(filter);
             let matched: Vec<&String> = names.iter().filter(|name| matches(inner, name)).collect();
             let judge = |wildcards| {
@@ -613,6 +675,12 @@ fn every_fact_moves_the_digest() {
         Event::AllDevicesRevoked { wallet: wallet(1), generation: 1 },
         Event::TokensInvalidated { wallet: wallet(1), before: 1 },
         Event::TopicDeleted { broker_id, topic_id: id, owner: wallet(1), epoch },
+        countries(id, CountryMode::Only, &["GB"]),
+        countries(id, CountryMode::Except, &["GB"]),
+        countries(id, CountryMode::Only, &["GB", "US"]),
+        hidden(id, 1, wallet(1), 1, CLOSED, CLOSED),
+        hidden(id, 2, wallet(1), 1, CLOSED, CLOSED),
+        hidden(id, 1, wallet(1), 2, CLOSED, CLOSED),
         registered("u", wallet(1), 1, Traits::default(), CLOSED, CLOSED),
         registered("u", wallet(1), 2, Traits::default(), CLOSED, CLOSED),
     ];
@@ -625,9 +693,15 @@ fn every_fact_moves_the_digest() {
         events.iter().map(digest_after).chain([broker.registry.digest()]).collect();
     assert_eq!(digests.len(), events.len() + 1);
 
-    let nothing_new = Event::Credited { payee: wallet(1), amount_wei: U256::from(1) };
-    assert!(!nothing_new.changes_state());
-    assert_eq!(digest_after(&nothing_new), broker.registry.digest());
+    let nothing_new = [
+        Event::Credited { payee: wallet(1), amount_wei: U256::from(1) },
+        Event::PayoutSet { payee: wallet(1), to: wallet(2), is_pull: true },
+        Event::NonceUsed { wallet: wallet(1), nonce: U256::ZERO },
+    ];
+    for event in nothing_new {
+        assert!(!event.changes_state());
+        assert_eq!(digest_after(&event), broker.registry.digest());
+    }
     assert!(events.iter().all(Event::changes_state));
 }
 

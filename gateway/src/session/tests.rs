@@ -123,6 +123,7 @@ fn principal() -> Principal {
             issued_at: NOW - 10,
             expires_at: u64::MAX,
         },
+        country: None,
     }
 }
 

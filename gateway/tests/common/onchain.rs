@@ -303,8 +303,39 @@ impl Stage {
             purpose: B256::ZERO,
             note: String::new(),
         };
-        self.done("grant", self.owner(), self.site.deployment.topic_registry, U256::ZERO, &call)
+        self.done("grant", self.owner(), self.site.deployment.access_market, U256::ZERO, &call)
             .await
+    }
+
+    /// The owner says from which countries a topic may be used: only from those with these codes, from any if there are none.
+    ///
+    /// # Errors
+    /// If the contract refuses.
+    pub async fn set_countries(&self, topic: &Topic, only: &[[u8; 2]]) -> Result<Receipt> {
+        let call = ITopicRegistry::setCountriesCall {
+            topicId: topic.id,
+            mode: u8::from(!only.is_empty()),
+            codes: only.iter().map(|code| (*code).into()).collect(),
+        };
+        let registry = self.site.deployment.topic_registry;
+        self.done("setCountries", self.owner(), registry, U256::ZERO, &call).await
+    }
+
+    /// The owner registers a hidden topic below one; answers its id.
+    ///
+    /// # Errors
+    /// If the contract refuses.
+    pub async fn hide_below(&self, topic: &Topic, commitment: B256) -> Result<B256> {
+        let call = ITopicRegistry::registerHiddenTopicCall {
+            parentId: topic.id,
+            commitment,
+            traits: ITopicRegistry::Traits { retain: false, sensitive: true, ownBranch: false },
+            publishOffer: offer_of(CLOSED),
+            subscribeOffer: offer_of(CLOSED),
+        };
+        let registry = self.site.deployment.topic_registry;
+        self.done("registerHiddenTopic", self.owner(), registry, U256::ZERO, &call).await?;
+        Ok(flytrap_policy::hidden_topic_id(self.broker_id(), topic.id, commitment))
     }
 
     /// The owner ends a right.
@@ -319,7 +350,7 @@ impl Stage {
             purpose: B256::ZERO,
             note: "end to end".into(),
         };
-        self.done("revoke", self.owner(), self.site.deployment.topic_registry, U256::ZERO, &call)
+        self.done("revoke", self.owner(), self.site.deployment.access_market, U256::ZERO, &call)
             .await
     }
 
@@ -337,7 +368,7 @@ impl Stage {
         self.done(
             "blockWallet",
             self.owner(),
-            self.site.deployment.topic_registry,
+            self.site.deployment.access_market,
             U256::ZERO,
             &call,
         )
@@ -357,7 +388,7 @@ impl Stage {
     ) -> Result<(IAccessMarket::buyCall, U256)> {
         let quote =
             IAccessMarket::quoteCall { topicId: topic.id, right: right_number(right), periods };
-        let quoted = self.read(self.site.deployment.topic_registry, &quote).await?;
+        let quoted = self.read(self.site.deployment.access_market, &quote).await?;
         let cost = quoted.priceWei + quoted.publishFeeWei;
         let order = IAccessMarket::Order {
             topicId: topic.id,
@@ -385,7 +416,16 @@ impl Stage {
         periods: u32,
     ) -> Result<Receipt> {
         let (call, cost) = self.order(topic, wallet, right, periods).await?;
-        self.done("buy", wallet, self.site.deployment.topic_registry, cost, &call).await
+        self.done("buy", wallet, self.site.deployment.access_market, cost, &call).await
+    }
+
+    /// What waits to be withdrawn.
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    pub async fn credit(&self, payee: Address) -> Result<U256> {
+        let call = IAccessMarket::creditOfCall { payee };
+        self.read(self.site.deployment.access_market, &call).await
     }
 
     /// End of a grant on chain, 0 if there never was one.
@@ -398,7 +438,7 @@ impl Stage {
             wallet,
             right: right_number(right),
         };
-        self.read(self.site.deployment.topic_registry, &call).await
+        self.read(self.site.deployment.access_market, &call).await
     }
 
     /// The broker owner sets the fee on sales.

@@ -14,6 +14,7 @@ fn deployment() -> Deployment {
         block: 1,
         broker_registry: Address::with_last_byte(0xb1),
         topic_registry: Address::with_last_byte(0xb2),
+        access_market: Address::with_last_byte(0xb5),
         device_registry: Address::with_last_byte(0xb3),
         audit_log: Address::with_last_byte(0xb4),
     }
@@ -38,7 +39,7 @@ fn samples() -> Vec<(Log, Event)> {
     let d = deployment();
     let mut all = of_brokers(d.broker_registry);
     all.extend(of_topics(d.topic_registry));
-    all.extend(of_access(d.topic_registry));
+    all.extend(of_access(d.access_market));
     all.extend(of_devices(d.device_registry));
     all.extend(of_audits(d.audit_log));
     all
@@ -193,6 +194,42 @@ fn of_topics(at: Address) -> Vec<(Log, Event)> {
         (
             logged(
                 at,
+                &Topic::HiddenTopicRegistered {
+                    brokerId: ID,
+                    topicId: topic_id,
+                    owner: a,
+                    epoch: 3,
+                    parentId: word(6),
+                    commitment: word(7),
+                    traits: solidity_traits(),
+                    publishOffer: solidity_offer(),
+                    subscribeOffer: Topic::Offer { mode: 2, period: 0, priceWei: 0 },
+                },
+            ),
+            Event::HiddenTopicRegistered {
+                broker_id: ID,
+                topic_id,
+                owner: a,
+                epoch: 3,
+                parent_id: word(6),
+                commitment: word(7),
+                traits,
+                publish_offer: offer,
+                subscribe_offer: public,
+            },
+        ),
+        (
+            logged(at, &countries_set(2, &[b"DE", b"GB"])),
+            Event::CountriesSet {
+                broker_id: ID,
+                topic_id,
+                mode: CountryMode::Except,
+                codes: [*b"DE", *b"GB"].into_iter().filter_map(Country::new).collect(),
+            },
+        ),
+        (
+            logged(
+                at,
                 &Topic::TraitsSet { brokerId: ID, topicId: topic_id, traits: solidity_traits() },
             ),
             Event::TraitsSet { broker_id: ID, topic_id, traits },
@@ -253,6 +290,11 @@ fn of_topics(at: Address) -> Vec<(Log, Event)> {
             Event::TopicDeleted { broker_id: ID, topic_id, owner: a, epoch: 3 },
         ),
     ]
+}
+
+fn countries_set(mode: u8, codes: &[&[u8; 2]]) -> Topic::CountriesSet {
+    let codes = codes.iter().map(|code| (**code).into()).collect();
+    Topic::CountriesSet { brokerId: ID, topicId: word(5), mode, codes }
 }
 
 fn of_access(at: Address) -> Vec<(Log, Event)> {
@@ -373,6 +415,10 @@ fn of_access(at: Address) -> Vec<(Log, Event)> {
             Event::Credited { payee: wallet, amount_wei: U256::from(8) },
         ),
         (
+            logged(at, &Market::PayoutSet { payee: wallet, to: by, isPull: true }),
+            Event::PayoutSet { payee: wallet, to: by, is_pull: true },
+        ),
+        (
             logged(at, &Market::Withdrawn { payee: wallet, to: by, amountWei: U256::from(8) }),
             Event::Withdrawn { payee: wallet, to: by, amount_wei: U256::from(8) },
         ),
@@ -397,6 +443,10 @@ fn of_devices(at: Address) -> Vec<(Log, Event)> {
         (
             logged(at, &Device::TokensInvalidated { wallet, before: 77 }),
             Event::TokensInvalidated { wallet, before: 77 },
+        ),
+        (
+            logged(at, &Device::NonceUsed { wallet, nonce: U256::MAX }),
+            Event::NonceUsed { wallet, nonce: U256::MAX },
         ),
     ]
 }
@@ -555,6 +605,19 @@ fn any_octet_changed_never_panics() {
             }
         }
     }
+}
+
+#[test]
+fn a_country_rule_that_no_contract_would_take_is_an_error() {
+    let d = deployment();
+    let wrong: [(u8, &[&[u8; 2]]); 6] =
+        [(3, &[b"GB"]), (0, &[b"GB"]), (1, &[]), (2, &[]), (1, &[b"ZZ"]), (1, &[b"GB", b"us"])];
+    for (mode, codes) in wrong {
+        let decoded = decode(&logged(d.topic_registry, &countries_set(mode, codes)), &d);
+        assert!(matches!(decoded, Err(DecodeError::Undecodable { .. })), "{mode} {decoded:?}");
+    }
+    let none = decode(&logged(d.topic_registry, &countries_set(0, &[])), &d);
+    assert!(matches!(none, Ok(Some(Event::CountriesSet { mode: CountryMode::Any, .. }))));
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub enum FollowError {
     },
     /// The contracts do not belong together.
     #[error(
-        "`{contract}` {address} works with the broker registry {found}, but the deployment file says {wanted}: the file mixes \
+        "`{contract}` {address} works with {found}, but the deployment file says {wanted}: the file mixes \
          two deployments, take it as the deploy script wrote it"
     )]
     Mixed {
@@ -64,7 +64,7 @@ pub enum FollowError {
         address: Address,
         /// What the contract answers, zero if nothing.
         found: Address,
-        /// Field `brokerRegistry`.
+        /// Field `brokerRegistry` or `topicRegistry`.
         wanted: Address,
     },
     /// Nobody created the broker.

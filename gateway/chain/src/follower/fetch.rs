@@ -81,9 +81,8 @@ impl Node {
     /// Logs of our contracts: those of one broker, and of all devices.
     async fn logs(&self, scope: &Scope, blocks: Value) -> Result<Vec<Log>, RpcError> {
         let d = &scope.deployment;
-        let broker = [d.broker_registry, d.topic_registry, d.audit_log];
         let (mut of_broker, mut of_devices) = (blocks.clone(), blocks);
-        of_broker["address"] = json!(broker);
+        of_broker["address"] = json!(d.of_brokers());
         of_broker["topics"] = json!([null, B256::from(scope.broker_id)]);
         of_devices["address"] = json!(d.device_registry);
         let (mut logs, devices) = futures::try_join!(
@@ -175,10 +174,7 @@ fn may_hold(header: &Header, scope: &Scope) -> bool {
     let has = |octets: &[u8]| header.bloom.contains_input(BloomInput::Raw(octets));
     let broker = B256::from(scope.broker_id);
     has(d.device_registry.as_slice())
-        || (has(broker.as_slice())
-            && [d.broker_registry, d.topic_registry, d.audit_log]
-                .iter()
-                .any(|address| has(address.as_slice())))
+        || (has(broker.as_slice()) && d.of_brokers().iter().any(|address| has(address.as_slice())))
 }
 
 /// What one block's logs say, in their order, each once.
@@ -280,6 +276,7 @@ mod tests {
             block: 1,
             broker_registry: Address::with_last_byte(1),
             topic_registry: Address::with_last_byte(2),
+            access_market: Address::with_last_byte(5),
             device_registry: Address::with_last_byte(3),
             audit_log: Address::with_last_byte(4),
         };
@@ -297,11 +294,12 @@ mod tests {
     #[test]
     fn a_bloom_points_to_logs_of_ours_only_with_contract_and_broker() {
         let scope = scope();
-        let (registry, device) =
-            (scope.deployment.topic_registry, scope.deployment.device_registry);
+        let device = scope.deployment.device_registry;
         let (ours, other) = (B256::from(scope.broker_id), B256::from(U256::from(8)));
-        assert!(may_hold(&header(&[registry.as_slice(), ours.as_slice()]), &scope));
-        assert!(!may_hold(&header(&[registry.as_slice(), other.as_slice()]), &scope));
+        for contract in scope.deployment.of_brokers() {
+            assert!(may_hold(&header(&[contract.as_slice(), ours.as_slice()]), &scope));
+            assert!(!may_hold(&header(&[contract.as_slice(), other.as_slice()]), &scope));
+        }
         assert!(!may_hold(&header(&[ours.as_slice()]), &scope));
         assert!(may_hold(&header(&[device.as_slice()]), &scope));
         assert!(!may_hold(&header(&[]), &scope));

@@ -4,7 +4,7 @@ use alloy::{
     primitives::{Address, B256, Bytes, U64, U256},
     sol_types::SolCall,
 };
-use flytrap_policy::Right;
+use flytrap_policy::{Country, CountryMode, CountryRule, Right};
 use serde_json::json;
 use url::Url;
 
@@ -142,22 +142,68 @@ views! {
     /// Owner of a topic, zero if it is not registered.
     topic_owner(topic_id: B256 => topic_id) -> Address = topic_registry, topic::topicOwnerCall { topicId };
     /// End of a grant, 0 if there never was one.
-    granted_until(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right)) -> u64 = topic_registry, market::grantedUntilCall { topicId, wallet, right };
+    granted_until(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right)) -> u64 = access_market, market::grantedUntilCall { topicId, wallet, right };
     /// The decision of the chain by the gateways' own rule.
-    may_access(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right)) -> bool = topic_registry, market::mayAccessCall { topicId, wallet, right };
+    may_access(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right)) -> bool = access_market, market::mayAccessCall { topicId, wallet, right };
     /// What a grant until then costs its giver.
-    grant_fee(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right), until: u64 => until) -> U256 = topic_registry, market::grantFeeCall { topicId, wallet, right, until };
+    grant_fee(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right), until: u64 => until) -> U256 = access_market, market::grantFeeCall { topicId, wallet, right, until };
     /// What ending a grant pays back.
-    refund_of(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right)) -> U256 = topic_registry, market::refundOfCall { topicId, wallet, right };
+    refund_of(topic_id: B256 => topic_id, wallet: Address => wallet, right: Right => number(right)) -> U256 = access_market, market::refundOfCall { topicId, wallet, right };
     /// What waits to be withdrawn.
-    credit_of(payee: Address => payee) -> U256 = topic_registry, market::creditOfCall { payee };
+    credit_of(payee: Address => payee) -> U256 = access_market, market::creditOfCall { payee };
+    /// Is the wallet shut out of the topic?
+    is_blocked(topic_id: B256 => topic_id, wallet: Address => wallet) -> bool = access_market, market::isBlockedCall { topicId, wallet };
+    /// The latest end of time that was paid for on a topic and neither paid back nor settled, 0 if there is none.
+    paid_until(topic_id: B256 => topic_id) -> u64 = access_market, market::paidUntilCall { topicId };
     /// The wallet that a device key acts for now, zero if none.
     wallet_of(key: Address => key) -> Address = device_registry, device::walletOfCall { device };
     /// Tokens signed before this second are worthless.
     tokens_valid_from(wallet: Address => wallet) -> u64 = device_registry, device::tokensValidFromCall { wallet };
+    /// The nonce that the wallet signs next.
+    nonce_of(wallet: Address => wallet) -> U256 = device_registry, device::noncesCall { wallet };
 }
 
 impl Contracts {
+    /// Where the payee is paid, and whether it wishes credits instead.
+    ///
+    /// # Errors
+    /// [`WalletError`] if no node answers.
+    pub async fn payout_of(&self, payee: Address) -> Result<(Address, bool), WalletError> {
+        let call = market::payoutOfCall { payee };
+        let answer = self.read(self.deployment.access_market, &call).await?;
+        Ok((answer.to, answer.isPull))
+    }
+
+    /// Broker, epoch and owner of a topic; the owner is zero if it is not registered.
+    ///
+    /// # Errors
+    /// [`WalletError`] if no node answers.
+    pub async fn topic_of(&self, topic_id: B256) -> Result<(U256, u64, Address), WalletError> {
+        let call = topic::topicOfCall { topicId: topic_id };
+        let answer = self.read(self.deployment.topic_registry, &call).await?;
+        Ok((answer.brokerId, answer.epoch, answer.owner))
+    }
+
+    /// The rule about the countries that a topic may be used from.
+    ///
+    /// # Errors
+    /// [`WalletError`] if no node answers, or the contract answers something that is no rule.
+    pub async fn countries_of(&self, topic_id: B256) -> Result<CountryRule, WalletError> {
+        let call = topic::countriesOfCall { topicId: topic_id };
+        let address = self.deployment.topic_registry;
+        let answer = self.read(address, &call).await?;
+        let codes: Option<Vec<_>> = answer.codes.iter().map(|code| Country::new(code.0)).collect();
+        let mode = match answer.mode {
+            0 => Some(CountryMode::Any),
+            1 => Some(CountryMode::Only),
+            2 => Some(CountryMode::Except),
+            _ => None,
+        };
+        mode.zip(codes)
+            .map(|(mode, codes)| CountryRule::new(mode, &codes))
+            .ok_or(WalletError::Answer { address, call: topic::countriesOfCall::SIGNATURE })
+    }
+
     /// What a purchase of so many periods costs now.
     ///
     /// # Errors
@@ -169,7 +215,7 @@ impl Contracts {
         periods: u32,
     ) -> Result<Quote, WalletError> {
         let call = market::quoteCall { topicId: topic_id, right: number(right), periods };
-        let answer = self.read(self.deployment.topic_registry, &call).await?;
+        let answer = self.read(self.deployment.access_market, &call).await?;
         Ok(Quote {
             price_wei: answer.priceWei,
             publish_fee_wei: answer.publishFeeWei,

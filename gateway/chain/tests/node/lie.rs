@@ -82,8 +82,9 @@ async fn three_in_one_block(site: &Site) {
     let block =
         IAccessMarket::blockWalletCall { topicId: topic, wallet, purpose, note }.abi_encode();
     site.ask("evm_setAutomine", json!([false])).await;
-    for data in [set(true), set(false), block] {
-        let (from, to) = (site.owner.address(), site.deployment.topic_registry);
+    let (topics, market) = (site.deployment.topic_registry, site.deployment.access_market);
+    for (to, data) in [(topics, set(true)), (topics, set(false)), (market, block)] {
+        let from = site.owner.address();
         let call = json!([{"from": from, "to": to, "data": Bytes::from(data), "gas": "0x493e0"}]);
         site.ask("eth_sendTransaction", call).await;
     }

@@ -4,7 +4,7 @@ use alloy::primitives::{Address, U256};
 use flytrap_chain::{FollowError, FollowerConfig, WalletError};
 use serde_json::json;
 
-use crate::site::{Anvil, Door, Following, Site, deploy, http, key};
+use crate::site::{Anvil, Door, Following, Site, another_market, deploy, http, key};
 
 async fn refusal(config: FollowerConfig) -> FollowError {
     Following::start(config).end().await.unwrap_err()
@@ -51,6 +51,13 @@ async fn contracts_that_do_not_belong_together_are_refused() {
         matches!(error, FollowError::Mixed { contract: "auditLog", found, .. } if found == other.broker_registry),
         "{error}"
     );
+    // A market that serves other topics, at another broker registry or at the same.
+    for market in [other.access_market, another_market(&site).await] {
+        let mut config = site.config(vec![site.http()]);
+        config.deployment.access_market = market;
+        let error = refusal(config).await;
+        assert!(matches!(error, FollowError::Mixed { contract: "accessMarket", .. }), "{error}");
+    }
     // One that has no registry at all.
     let mut config = site.config(vec![site.http()]);
     config.deployment.topic_registry = other.device_registry;

@@ -15,9 +15,11 @@ use std::{
 use alloy::{
     hex,
     primitives::{Address, B256, Bytes, U256},
+    sol_types::SolCall,
 };
 use flytrap_chain::{
-    ChainHealth, Deployment, FollowError, Follower, FollowerConfig, Rpc, Wallet, keys::Key,
+    ChainHealth, Deployment, FollowError, Follower, FollowerConfig, Rpc, Wallet,
+    bindings::IAccessMarket, keys::Key,
 };
 use flytrap_policy::{NamingPolicy, Offer, Traits, View};
 use serde_json::{Value, json};
@@ -213,7 +215,8 @@ pub(crate) fn http(port: u16) -> Url {
 
 pub(crate) async fn deploy(rpc: &Rpc) -> Deployment {
     let broker_registry = create(rpc, "BrokerRegistry", None).await;
-    let topic_registry = create(rpc, "AccessMarket", Some(broker_registry)).await;
+    let access_market = create(rpc, "AccessMarket", Some(broker_registry)).await;
+    let topic_registry = topics_of(rpc, access_market).await;
     let device_registry = create(rpc, "DeviceRegistry", None).await;
     let audit_log = create(rpc, "AuditLog", Some(broker_registry)).await;
     let deployment = Deployment {
@@ -221,6 +224,7 @@ pub(crate) async fn deploy(rpc: &Rpc) -> Deployment {
         block: 1,
         broker_registry,
         topic_registry,
+        access_market,
         device_registry,
         audit_log,
     };
@@ -229,6 +233,19 @@ pub(crate) async fn deploy(rpc: &Rpc) -> Deployment {
     let path = place.path().join("31337.json");
     fs::write(&path, serde_json::to_vec(&deployment).unwrap()).unwrap();
     Deployment::read(path).unwrap()
+}
+
+/// Another market at the same broker registry.
+pub(crate) async fn another_market(site: &Site) -> Address {
+    create(&site.rpc, "AccessMarket", Some(site.deployment.broker_registry)).await
+}
+
+/// The registry of topics that a market has deployed.
+async fn topics_of(rpc: &Rpc, market: Address) -> Address {
+    let data = Bytes::from(IAccessMarket::topicRegistryCall {}.abi_encode());
+    let answer: B256 =
+        rpc.call("eth_call", json!([{"to": market, "data": data}, "latest"])).await.unwrap();
+    Address::from_word(answer)
 }
 
 async fn create(rpc: &Rpc, contract: &str, argument: Option<Address>) -> Address {

@@ -4,9 +4,14 @@ use alloy::primitives::{B256, U256};
 use flytrap_chain::{
     Deployment, TransactError, Wallet, WalletError,
     keys::Key,
-    wallet::{Reason, consent_digest, topic_id},
+    wallet::{
+        Reason, Wanted, authorize_devices_digest, consent_digest, device_consent, hidden_topic_id,
+        name_commitment, revoke_all_devices_digest, topic_id,
+    },
 };
-use flytrap_policy::{NamingPolicy, Offer, OfferMode, Right, Traits};
+use flytrap_policy::{
+    Country, CountryMode, CountryRule, Event, NamingPolicy, Offer, OfferMode, Right, Traits,
+};
 
 use crate::site::{Anvil, Site, forge, http, key};
 
@@ -183,6 +188,183 @@ async fn a_device_key_consents_as_the_contract_wants_it() {
 }
 
 #[tokio::test]
+async fn many_rights_are_given_sold_and_taken_in_one_transaction_each() {
+    let site = Site::start().await;
+    site.owner.set_publish_fee(site.broker_id, 86_400).await.unwrap();
+    site.ask("evm_increaseTime", serde_json::json!([90_000])).await;
+    site.mine(1).await;
+    let name = format!("{:#x}/second", site.owner.address());
+    let (second, _) = site
+        .owner
+        .register_topic(site.broker_id, &name, Traits::default(), priced(86_400), priced(3_600_000))
+        .await
+        .unwrap();
+    site.owner.set_offer(site.topic, Right::Subscribe, priced(7_200_000)).await.unwrap();
+    let (topics, wallets) = ([site.topic, second], [key(1).address(), key(2).address()]);
+    let reason = Reason::default();
+    let until = site.soon().await;
+    site.owner.grant_many(&topics, &wallets, Right::Publish, until, &reason).await.unwrap();
+    for (topic, wallet) in topics.iter().flat_map(|topic| wallets.map(|wallet| (*topic, wallet))) {
+        assert_eq!(site.owner.granted_until(topic, wallet, Right::Publish).await.unwrap(), until);
+    }
+    // Four publishers' days, of which the broker's owner, who is the giver here, has the fees as credit.
+    let credit = site.owner.credit_of(site.owner.address()).await.unwrap();
+    assert!(credit > U256::from(4 * 86_000) && credit <= U256::from(4 * 86_400), "{credit}");
+
+    let buyer = site.wallet(1).await;
+    let want = |topic_id, wallet| Wanted { topic_id, right: Right::Subscribe, wallet, periods: 1 };
+    let wanted = topics.map(|topic| wallets.map(|wallet| want(topic, wallet))).concat();
+    let cost = U256::from(2 * (3_600_000 + 7_200_000));
+    let low = buyer.buy_many(&wanted, Some(cost - U256::ONE), &reason).await.unwrap_err();
+    assert!(matches!(low, WalletError::AboveLimit { periods: 4, .. }), "{low}");
+    let (before, income) = (
+        buyer.balance(buyer.address()).await.unwrap(),
+        buyer.balance(site.owner.address()).await.unwrap(),
+    );
+    let done = buyer.buy_many(&wanted, Some(cost), &reason).await.unwrap();
+    assert_eq!(done.events(&site.deployment).len(), 4);
+    assert_eq!(before - buyer.balance(buyer.address()).await.unwrap(), cost + done.fee_wei);
+    assert_eq!(buyer.balance(site.owner.address()).await.unwrap() - income, cost);
+
+    let before = buyer.balance(wallets[1]).await.unwrap();
+    let done = site.owner.revoke_many(&topics, &wallets, Right::Subscribe, &reason).await.unwrap();
+    assert_eq!(done.events(&site.deployment).len(), 4);
+    let back = buyer.balance(wallets[1]).await.unwrap() - before;
+    assert!(back > U256::from(10_700_000) && back <= U256::from(10_800_000), "{back}");
+    let error = site.owner.grant_many(&[], &wallets, Right::Publish, until, &reason).await;
+    assert!(sentence(error.unwrap_err()).contains("EmptyBatch"));
+}
+
+#[tokio::test]
+async fn a_blocked_wallet_gets_back_what_it_paid_for_both_rights_and_keeps_what_it_was_given() {
+    let site = Site::start().await;
+    site.owner.set_offer(site.topic, Right::Subscribe, priced(3_600_000)).await.unwrap();
+    site.owner.set_offer(site.topic, Right::Publish, priced(7_200_000)).await.unwrap();
+    let (buyer, reason) = (site.wallet(1).await, Reason::default());
+    for right in [Right::Subscribe, Right::Publish] {
+        buyer.buy(site.topic, right, buyer.address(), 1, None, &reason).await.unwrap();
+    }
+    let before = buyer.balance(buyer.address()).await.unwrap();
+    let done = site.owner.block(site.topic, buyer.address(), &reason).await.unwrap();
+    let back = buyer.balance(buyer.address()).await.unwrap() - before;
+    assert!(back > U256::from(10_700_000) && back <= U256::from(10_800_000), "{back}");
+    let events = done.events(&site.deployment);
+    assert!(
+        matches!(
+            events[..],
+            [
+                Event::WalletBlocked { .. },
+                Event::AccessRevoked { right: Right::Publish, .. },
+                Event::AccessRevoked { right: Right::Subscribe, .. }
+            ]
+        ),
+        "{events:?}"
+    );
+    assert!(buyer.is_blocked(site.topic, buyer.address()).await.unwrap());
+    site.owner.unblock(site.topic, buyer.address()).await.unwrap();
+    assert!(!buyer.may_access(site.topic, buyer.address(), Right::Subscribe).await.unwrap());
+    // What was given is no money of the wallet's, and runs on behind the block.
+    let until = site.soon().await;
+    site.owner.grant(site.topic, buyer.address(), Right::Subscribe, until, &reason).await.unwrap();
+    let done = site.owner.block(site.topic, buyer.address(), &reason).await.unwrap();
+    assert_eq!(done.events(&site.deployment).len(), 1);
+}
+
+#[tokio::test]
+async fn a_payee_is_paid_where_it_says_or_withdraws() {
+    let site = Site::start().await;
+    site.owner.set_offer(site.topic, Right::Subscribe, priced(5)).await.unwrap();
+    let (buyer, reason) = (site.wallet(1).await, Reason::default());
+    let owner = site.owner.address();
+    let till = Key::random().address();
+    assert_eq!(buyer.payout_of(owner).await.unwrap(), (owner, false));
+    site.owner.set_payout(till, false).await.unwrap();
+    buyer.buy(site.topic, Right::Subscribe, buyer.address(), 1, None, &reason).await.unwrap();
+    assert_eq!(buyer.balance(till).await.unwrap(), U256::from(5));
+    site.owner.set_payout(Default::default(), true).await.unwrap();
+    assert_eq!(buyer.payout_of(owner).await.unwrap(), (owner, true));
+    buyer.buy(site.topic, Right::Subscribe, buyer.address(), 1, None, &reason).await.unwrap();
+    assert_eq!(buyer.credit_of(owner).await.unwrap(), U256::from(5));
+    site.owner.withdraw(till).await.unwrap();
+    assert_eq!(buyer.balance(till).await.unwrap(), U256::from(10));
+}
+
+#[tokio::test]
+async fn countries_and_hidden_topics_are_as_the_contract_keeps_them() {
+    let site = Site::start().await;
+    let codes: Vec<_> = [*b"US", *b"DE", *b"GB"].into_iter().filter_map(Country::new).collect();
+    let rule = CountryRule::new(CountryMode::Only, &codes);
+    site.owner.set_countries(site.topic, &rule).await.unwrap();
+    assert_eq!(site.owner.countries_of(site.topic).await.unwrap(), rule);
+    let error = site.owner.set_countries(site.topic, &rule).await.unwrap_err();
+    assert!(sentence(error).contains("NothingToChange"));
+    site.owner.set_countries(site.topic, &CountryRule::Any).await.unwrap();
+    assert_eq!(site.owner.countries_of(site.topic).await.unwrap(), CountryRule::Any);
+
+    let commitment = name_commitment(B256::repeat_byte(7), "patients/jane");
+    let packed = [&[7; 32][..], b"patients/jane"].concat();
+    assert_eq!(commitment, alloy::primitives::keccak256(packed));
+    let offer = Offer::default();
+    let hide = |parent| {
+        site.owner.register_hidden_topic(parent, commitment, Traits::default(), offer, offer)
+    };
+    let (id, _) = hide(site.topic).await.unwrap();
+    assert_eq!(id, hidden_topic_id(site.broker_id, site.topic, commitment));
+    let (below, _) = hide(id).await.unwrap();
+    assert_eq!(below, hidden_topic_id(site.broker_id, id, commitment));
+    let known = site.owner.topic_of(below).await.unwrap();
+    assert_eq!(known, (site.broker_id, 1, site.owner.address()));
+    let error = hide(site.topic).await.unwrap_err();
+    assert!(sentence(error).contains("TopicExists"));
+}
+
+#[tokio::test]
+async fn what_a_wallet_signs_about_its_devices_others_may_hand_in_once() {
+    let site = Site::start().await;
+    let (owner, relayer) = (&site.owner, site.wallet(1).await);
+    let keys = [Key::random(), Key::random()];
+    let devices = keys.each_ref().map(Key::address);
+    let (until, deadline) = (site.soon().await, site.soon().await);
+    let nonce = owner.nonce_of(owner.address()).await.unwrap();
+    let digest = authorize_devices_digest(
+        &site.deployment,
+        owner.address(),
+        &devices,
+        until,
+        nonce,
+        deadline,
+    );
+    let signature = owner.key().sign(&digest).to_vec().into();
+    let consents =
+        keys.each_ref().map(|key| device_consent(&site.deployment, owner.address(), key));
+    let hand_in = async || {
+        let wallet = owner.address();
+        relayer
+            .authorize_devices_for(wallet, &devices, until, &consents, deadline, &signature)
+            .await
+    };
+    hand_in().await.unwrap();
+    for device in devices {
+        assert_eq!(relayer.wallet_of(device).await.unwrap(), owner.address());
+    }
+    assert!(sentence(hand_in().await.unwrap_err()).contains("InvalidSignature"));
+
+    let nonce = owner.nonce_of(owner.address()).await.unwrap();
+    let digest = revoke_all_devices_digest(&site.deployment, owner.address(), nonce, deadline);
+    let signature = owner.key().sign(&digest).to_vec().into();
+    relayer.revoke_all_devices_for(owner.address(), deadline, &signature).await.unwrap();
+    assert!(relayer.wallet_of(devices[0]).await.unwrap().is_zero());
+    owner.cancel_nonce().await.unwrap();
+    assert_eq!(owner.nonce_of(owner.address()).await.unwrap(), nonce + U256::from(2));
+
+    owner.authorize_device_keys(&keys.each_ref(), until).await.unwrap();
+    owner.revoke_devices(&devices).await.unwrap();
+    for device in devices {
+        assert!(relayer.wallet_of(device).await.unwrap().is_zero());
+    }
+}
+
+#[tokio::test]
 async fn a_topic_id_is_the_contracts() {
     let site = Site::start().await;
     let name = format!("{:#x}", site.owner.address());
@@ -210,7 +392,10 @@ async fn the_deploy_script_writes_what_is_read_here() {
     );
     let deployment = Deployment::read(&file).unwrap();
     assert_eq!(deployment.chain_id, 31337);
-    let wallet = Wallet::connect(vec![http(anvil.port)], deployment, key(1)).await.unwrap();
+    let wallet = Wallet::connect(vec![http(anvil.port)], deployment.clone(), key(1)).await.unwrap();
+    let call = flytrap_chain::bindings::IAccessMarket::topicRegistryCall {};
+    let topics = wallet.read(deployment.access_market, &call).await.unwrap();
+    assert_eq!(topics, deployment.topic_registry);
     let (id, _) = wallet.create_broker(NamingPolicy::Curated, "first").await.unwrap();
     assert_eq!(wallet.broker_owner(id).await.unwrap(), wallet.address());
 }

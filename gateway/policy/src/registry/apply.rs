@@ -5,10 +5,10 @@ use std::sync::Arc;
 use alloy_primitives::{Address, B256, U256};
 
 use super::Registry;
-use super::facts::{ById, ByName, Device, Fee, Grant, Mark, Party, Topic, id_hash};
-use super::names::{is_registrable, name_hash, topic_id as id_of};
+use super::facts::{ById, ByName, Device, Fee, Grant, Hidden, Mark, Party, Place, Topic, id_hash};
+use super::names::{hidden_topic_id, is_topic_name, name_hash, topic_id as id_of};
 use super::table::{Entry, PARTS};
-use crate::{Event, Right, Stamp};
+use crate::{CountryRule, Event, Right, Stamp};
 
 /// Fewer origin bans than this are never looked through for ended ones.
 pub(super) const ORIGIN_BANS_SWEEP_AT: usize = 1_024;
@@ -53,12 +53,12 @@ pub enum Inconsistent {
         /// The topic.
         topic_id: B256,
     },
-    /// The id is not that of the name.
-    #[error("topic {found} is registered with a name whose id is {wanted}")]
+    /// The id is not that of the name, or of the parent and the commitment that stand for a hidden one.
+    #[error("topic {found} is registered with a name or commitment whose id is {wanted}")]
     TopicId {
         /// In the event.
         found: B256,
-        /// `keccak256(abi.encode(brokerId, name))`.
+        /// As the contracts make it.
         wanted: B256,
     },
     /// The event is of another epoch than the topic.
@@ -182,16 +182,49 @@ impl Registry {
                 subscribe_offer,
                 ..
             } => {
-                let slot = self.next_slot;
                 let topic = Topic {
                     id: *topic_id,
                     name: Arc::from(name.as_str()),
+                    hidden: None,
                     owner: *owner,
                     epoch: *epoch,
                     traits: *traits,
                     publish_offer: *publish_offer,
                     subscribe_offer: *subscribe_offer,
-                    slot,
+                    countries: CountryRule::Any,
+                    slot: self.next_slot,
+                };
+                return self.register(topic);
+            }
+            Event::HiddenTopicRegistered {
+                topic_id,
+                owner,
+                epoch,
+                parent_id,
+                commitment,
+                traits,
+                publish_offer,
+                subscribe_offer,
+                ..
+            } => {
+                let parent = self.known(*parent_id)?;
+                let below = parent.hidden.as_ref().map_or(&parent.name, |hidden| &hidden.below);
+                let hidden = Hidden {
+                    parent_id: *parent_id,
+                    commitment: *commitment,
+                    below: Arc::clone(below),
+                };
+                let topic = Topic {
+                    id: *topic_id,
+                    name: Arc::from(""),
+                    hidden: Some(hidden),
+                    owner: *owner,
+                    epoch: *epoch,
+                    traits: *traits,
+                    publish_offer: *publish_offer,
+                    subscribe_offer: *subscribe_offer,
+                    countries: CountryRule::Any,
+                    slot: self.next_slot,
                 };
                 return self.register(topic);
             }
@@ -203,6 +236,10 @@ impl Registry {
                     Right::Publish => topic.publish_offer = *offer,
                     Right::Subscribe => topic.subscribe_offer = *offer,
                 });
+            }
+            Event::CountriesSet { topic_id, mode, codes, .. } => {
+                let countries = CountryRule::new(*mode, codes);
+                return self.update_topic(*topic_id, |topic| topic.countries = countries);
             }
             Event::TopicOwnershipTransferred { topic_id, new_owner, previous_owner, .. } => {
                 same_owner(*previous_owner, self.known(*topic_id)?.owner)?;
@@ -280,7 +317,9 @@ impl Registry {
             }
             Event::BrokerOwnershipOffered { .. }
             | Event::Credited { .. }
+            | Event::PayoutSet { .. }
             | Event::Withdrawn { .. }
+            | Event::NonceUsed { .. }
             | Event::AlertRaised { .. }
             | Event::Anchored { .. } => (),
         }
@@ -298,7 +337,10 @@ impl Registry {
     }
 
     fn register(&mut self, topic: Topic) -> Result<(), Inconsistent> {
-        let wanted = id_of(self.broker_id, &topic.name);
+        let wanted = match &topic.hidden {
+            None => id_of(self.broker_id, &topic.name),
+            Some(hidden) => hidden_topic_id(self.broker_id, hidden.parent_id, hidden.commitment),
+        };
         if topic.id != wanted {
             return Err(Inconsistent::TopicId { found: topic.id, wanted });
         }
@@ -306,6 +348,11 @@ impl Registry {
             return Err(Inconsistent::TopicExists { topic_id: topic.id });
         }
         self.next_slot = self.next_slot.next().ok_or(Inconsistent::TooManyTopics)?;
+        if let Some(hidden) = &topic.hidden {
+            self.change_place(&hidden.below, |place| {
+                place.hidden_below = place.hidden_below.saturating_add(1);
+            });
+        }
         self.put_topic(topic);
         Ok(())
     }
@@ -323,25 +370,47 @@ impl Registry {
 
     fn put_topic(&mut self, topic: Topic) {
         let topic = Arc::new(topic);
-        if is_registrable(&topic.name) {
-            let before = self.in_order.insert(Arc::clone(&topic.name), Arc::clone(&topic));
-            if before.is_none() {
-                self.depths.add(&topic.name);
-            }
-            let hash = name_hash(&topic.name);
-            self.by_name.put(ByName { hash, topic: Arc::clone(&topic) });
+        if is_topic_name(&topic.name) {
+            // Hidden topics below outlive a deletion, and are still below what is registered again.
+            let hidden_below = self.in_order.get(&topic.name).map_or(0, |place| place.hidden_below);
+            let topic = Arc::clone(&topic);
+            self.put_place(Place { topic, is_registered: true, hidden_below });
         }
         self.by_id.put(ById(topic));
+    }
+
+    fn change_place(&mut self, name: &str, change: impl FnOnce(&mut Place)) {
+        if let Some(place) = self.in_order.get(name) {
+            let mut place = place.clone();
+            change(&mut place);
+            self.put_place(place);
+        }
+    }
+
+    fn put_place(&mut self, place: Place) {
+        let name = Arc::clone(&place.topic.name);
+        let hash = name_hash(&name);
+        if place.is_registered || place.hidden_below > 0 {
+            if self.in_order.insert(Arc::clone(&name), place.clone()).is_none() {
+                self.depths.add(&name);
+            }
+            self.by_name.put(ByName { hash, place });
+        } else if self.in_order.remove(&name).is_some() {
+            self.depths.remove(&name);
+            self.by_name.remove(hash, |held| held.place.topic.name == name);
+        }
     }
 
     fn delete(&mut self, topic_id: B256, owner: Address, epoch: u64) -> Result<(), Inconsistent> {
         let topic = self.in_epoch(topic_id, epoch)?;
         same_owner(owner, topic.owner)?;
-        let (name, slot) = (Arc::clone(&topic.name), topic.slot);
+        let (name, hidden, slot) = (Arc::clone(&topic.name), topic.hidden.clone(), topic.slot);
         self.by_id.remove(id_hash(topic_id), |held| held.0.id == topic_id);
-        if self.in_order.remove(&name).is_some() {
-            self.depths.remove(&name);
-            self.by_name.remove(name_hash(&name), |held| held.topic.name == name);
+        match hidden {
+            None => self.change_place(&name, |place| place.is_registered = false),
+            Some(hidden) => self.change_place(&hidden.below, |place| {
+                place.hidden_below = place.hidden_below.saturating_sub(1);
+            }),
         }
         self.dead.insert(slot);
         Ok(())

@@ -88,7 +88,7 @@ impl Sum {
 
     fn finish(self) -> B256 {
         let mut whole = Keccak256::new();
-        whole.update("FlyTrap registry 1");
+        whole.update("FlyTrap registry 2");
         whole.update(self.0.to_be_bytes::<32>());
         whole.finalize()
     }
@@ -100,7 +100,17 @@ fn describe(fact: &mut Keccak256, topic: &Topic) {
     fact.update([traits.retain, traits.sensitive, traits.own_branch].map(u8::from));
     offer(fact, &topic.publish_offer);
     offer(fact, &topic.subscribe_offer);
+    fact.update([topic.countries.mode() as u8]);
+    for country in topic.countries.countries().into_iter().flat_map(crate::Countries::iter) {
+        fact.update(country.code());
+    }
+    // No country is 0, and no name that governs anything is empty.
+    fact.update([0]);
     fact.update(topic.name.as_bytes());
+    if let Some(hidden) = &topic.hidden {
+        // Parent and commitment are what the id is made of.
+        fact.update(hidden.below.as_bytes());
+    }
 }
 
 fn of_topic(fact: &mut Keccak256, topic: &Topic, wallet: Address) {

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use alloy_primitives::{Address, B256};
 
 use super::table::{Entry, stranger_hash};
-use crate::{Offer, Right, Traits};
+use crate::{CountryRule, Offer, Right, Traits};
 
 /// One registered topic in its present epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
-    /// `keccak256(abi.encode(brokerId, name))`.
+    /// `keccak256(abi.encode(brokerId, name))`; see [`hidden_topic_id`](crate::hidden_topic_id) for a hidden one.
     pub id: B256,
-    /// Its name.
+    /// Its name, empty while it is hidden.
     pub name: Arc<str>,
+    /// What is known instead of the name, if that is hidden.
+    pub hidden: Option<Hidden>,
     /// Who owns it.
     pub owner: Address,
     /// Which registration of the name this is.
@@ -25,6 +27,8 @@ pub struct Topic {
     pub publish_offer: Offer,
     /// Terms for [`Right::Subscribe`].
     pub subscribe_offer: Offer,
+    /// From where it may be used.
+    pub countries: CountryRule,
     /// Number of this registration, never used again: grants and marks are kept under it, so those of an earlier
     /// epoch cannot be found any more.
     pub(super) slot: Slot,
@@ -38,6 +42,34 @@ impl Topic {
             Right::Publish => &self.publish_offer,
             Right::Subscribe => &self.subscribe_offer,
         }
+    }
+}
+
+/// What is known of a name that is not on chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    /// The topic below whose name it lies, which may be hidden itself.
+    pub parent_id: B256,
+    /// `keccak256(abi.encodePacked(salt, name))`.
+    pub commitment: B256,
+    /// The nearest name above that is known.
+    pub below: Arc<str>,
+}
+
+/// A name at which something begins: a topic, or names that hidden topics may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The topic of this name; if it was deleted, as it was then.
+    pub(super) topic: Arc<Topic>,
+    pub(super) is_registered: bool,
+    /// How many hidden topics have this name as the nearest one above that is known. They outlive the topic.
+    pub(super) hidden_below: u32,
+}
+
+impl Place {
+    #[inline]
+    pub(super) fn registered(&self) -> Option<&Topic> {
+        self.is_registered.then_some(&*self.topic)
     }
 }
 
@@ -199,11 +231,11 @@ pub(super) fn id_hash(id: B256) -> u64 {
     id.0.first_chunk().map_or(0, |octets| u64::from_be_bytes(*octets))
 }
 
-/// A topic under its name.
+/// A place under its name.
 #[derive(Debug, Clone)]
 pub(super) struct ByName {
     pub(super) hash: u64,
-    pub(super) topic: Arc<Topic>,
+    pub(super) place: Place,
 }
 
 impl Entry for ByName {
@@ -214,6 +246,6 @@ impl Entry for ByName {
 
     #[inline]
     fn is_same(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.topic.name == other.topic.name
+        self.hash == other.hash && self.place.topic.name == other.place.topic.name
     }
 }

@@ -1,10 +1,9 @@
 //! What one state says to one question. See [`View`](crate::View) for how two states are joined.
 
-use alloy_primitives::Address;
-use flytrap_mqtt::topic::{intersects_branch, literal_prefix};
+use flytrap_mqtt::topic::{intersects_branch, literal_prefix, matches, reaches_below};
 
 use super::names::{Shape, is_in_own_branch};
-use super::{Registry, Topic, is_marked};
+use super::{Place, Registry, Rule, Topic, is_marked};
 use crate::{Basis, Denial, OfferMode, Options, Principal, Reach, Right, Ungoverned, Wildcards};
 
 /// The most registered topics that are looked at to judge one wildcard filter.
@@ -74,7 +73,12 @@ impl Registry {
         now: u64,
         ungoverned: Ungoverned,
     ) -> Result<Verdict<'_>, Denial> {
-        let Some(topic) = self.governing(name) else {
+        let rule = self.rule(name);
+        // Whoever asks, the owner included: what hides there may be somebody else's, or open to nobody.
+        if let Some(topic_id) = rule.hidden_below {
+            return Err(Denial::HiddenName { topic_id });
+        }
+        let Some(topic) = rule.topic else {
             return match ungoverned {
                 Ungoverned::Deny => Err(Denial::Ungoverned),
                 Ungoverned::Allow => {
@@ -86,7 +90,7 @@ impl Registry {
         if shape.has_empty_level {
             return Err(Denial::EmptyLevel);
         }
-        let (basis, until) = self.right_on(topic, who.wallet, right, now)?;
+        let (basis, until) = self.right_on(topic, who, right, now)?;
         if is_shut_in(topic, who) && !is_in_own_branch(name, &topic.name, who.key) {
             return Err(Denial::OtherBranch { topic_id: topic.id });
         }
@@ -96,16 +100,21 @@ impl Registry {
         Ok(Verdict { topic: Some(topic), basis, until })
     }
 
-    /// The right of a wallet on a topic, whatever the name: the owner has both; a block beats everything else.
+    /// The right of a principal on a topic, whatever the name: from where it may be used; then the owner has both; a
+    /// block beats everything else.
     #[inline]
     fn right_on(
         &self,
         topic: &Topic,
-        wallet: Address,
+        who: &Principal,
         right: Right,
         now: u64,
     ) -> Result<(Basis, u64), Denial> {
-        let topic_id = topic.id;
+        let (topic_id, wallet) = (topic.id, who.wallet);
+        // First, so that nobody is told the price of what they could not use.
+        if !topic.countries.admits(who.country) {
+            return Err(Denial::Country { topic_id });
+        }
         if topic.owner == wallet {
             return Ok((Basis::Owner, u64::MAX));
         }
@@ -139,18 +148,19 @@ impl Registry {
         options: Options,
     ) -> Result<FilterVerdict<'_>, Denial> {
         let asked = Asked { who, filter, prefix: literal_prefix(filter), now };
-        let topic = self.governing(asked.prefix);
+        let rule = self.rule(asked.prefix);
+        let topic = rule.topic;
         if topic.is_some() && Shape::of(filter).has_empty_level {
             return Err(Denial::EmptyLevel);
         }
-        let denial = match self.covers(&asked, topic, options.ungoverned) {
+        let denial = match self.covers(&asked, &rule, options.ungoverned) {
             Ok(until) => return Ok(FilterVerdict { reach: Reach::Covered, topic, until }),
             Err(denial) => denial,
         };
         match options.wildcards {
             Wildcards::Covered => Err(denial),
             Wildcards::Narrow => {
-                let until = self.touches(&asked, topic, options.ungoverned, denial)?;
+                let until = self.touches(&asked, &rule, options.ungoverned, denial)?;
                 Ok(FilterVerdict { reach: Reach::Narrowed, topic, until })
             }
         }
@@ -160,22 +170,37 @@ impl Registry {
     fn covers(
         &self,
         asked: &Asked<'_>,
-        governing: Option<&Topic>,
+        rule: &Rule<'_>,
         ungoverned: Ungoverned,
     ) -> Result<u64, Denial> {
-        if governing.is_none() && ungoverned == Ungoverned::Deny {
+        // A wildcard reaches below what stands before it.
+        if let Some(topic_id) = rule.hidden_at.or(rule.hidden_below) {
+            return Err(Denial::HiddenName { topic_id });
+        }
+        if rule.topic.is_none() && ungoverned == Ungoverned::Deny {
             return Err(Denial::Ungoverned);
         }
-        let mut until = u64::MAX;
-        for topic in governing.into_iter().map(Ok).chain(self.meeting(asked)) {
-            let topic = topic?;
-            let (_, ends) = self.right_on(topic, asked.who.wallet, Right::Subscribe, asked.now)?;
-            if is_shut_in(topic, asked.who)
-                && !is_in_own_branch(asked.prefix, &topic.name, asked.who.key)
-            {
-                return Err(Denial::OtherBranch { topic_id: topic.id });
+        let governing = rule.topic.map_or(Ok(u64::MAX), |topic| self.covers_all_of(asked, topic));
+        let mut until = governing?;
+        for place in self.meeting(asked) {
+            let place = place?;
+            if place.hidden_below > 0 && reaches_below(asked.filter, &place.topic.name) {
+                return Err(Denial::HiddenName { topic_id: place.topic.id });
             }
-            until = until.min(ends);
+            if let Some(topic) = place.registered() {
+                until = until.min(self.covers_all_of(asked, topic)?);
+            }
+        }
+        Ok(until)
+    }
+
+    /// Every name that the filter can match and this topic governs may be read.
+    fn covers_all_of(&self, asked: &Asked<'_>, topic: &Topic) -> Result<u64, Denial> {
+        let (_, until) = self.right_on(topic, asked.who, Right::Subscribe, asked.now)?;
+        if is_shut_in(topic, asked.who)
+            && !is_in_own_branch(asked.prefix, &topic.name, asked.who.key)
+        {
+            return Err(Denial::OtherBranch { topic_id: topic.id });
         }
         Ok(until)
     }
@@ -185,40 +210,56 @@ impl Registry {
     fn touches(
         &self,
         asked: &Asked<'_>,
-        governing: Option<&Topic>,
+        rule: &Rule<'_>,
         ungoverned: Ungoverned,
         otherwise: Denial,
     ) -> Result<u64, Denial> {
         if ungoverned == Ungoverned::Allow {
             return Ok(u64::MAX);
         }
-        for topic in governing.into_iter().map(Ok).chain(self.meeting(asked)) {
-            let topic = topic?;
-            let right = self.right_on(topic, asked.who.wallet, Right::Subscribe, asked.now);
-            let meets_own_branch = || {
-                let own = format!("{}/{:#x}", topic.name, asked.who.key);
-                intersects_branch(asked.filter, &own)
-            };
-            if let Ok((_, until)) = right
-                && (!is_shut_in(topic, asked.who) || meets_own_branch())
-            {
+        if let (Some(topic), None) = (rule.topic, rule.hidden_below) {
+            let only = rule.hidden_at.map(|_| asked.prefix);
+            if let Some(until) = self.touches_some_of(asked, topic, only) {
+                return Ok(until);
+            }
+        }
+        for place in self.meeting(asked) {
+            let place = place?;
+            let Some(topic) = place.registered() else { continue };
+            let only = (place.hidden_below > 0).then_some(&*topic.name);
+            if let Some(until) = self.touches_some_of(asked, topic, only) {
                 return Ok(until);
             }
         }
         Err(otherwise)
     }
 
-    /// The topics below the filter's literal prefix whose branch it can match; an error in place of the first that
+    /// Some name that the filter can match and this topic governs may be read. Where hidden topics lie, it is known to
+    /// govern `only` one.
+    fn touches_some_of(&self, asked: &Asked<'_>, topic: &Topic, only: Option<&str>) -> Option<u64> {
+        let (filter, key) = (asked.filter, asked.who.key);
+        let is_shut_in = is_shut_in(topic, asked.who);
+        let meets = match only {
+            Some(name) => {
+                matches(filter, name) && (!is_shut_in || is_in_own_branch(name, &topic.name, key))
+            }
+            None => !is_shut_in || intersects_branch(filter, &format!("{}/{key:#x}", topic.name)),
+        };
+        let right = meets.then(|| self.right_on(topic, asked.who, Right::Subscribe, asked.now));
+        right?.ok().map(|(_, until)| until)
+    }
+
+    /// The places below the filter's literal prefix whose branch it can match; an error in place of the first that
     /// is one too many.
-    fn meeting(&self, asked: &Asked<'_>) -> impl Iterator<Item = Result<&Topic, Denial>> {
+    fn meeting(&self, asked: &Asked<'_>) -> impl Iterator<Item = Result<&Place, Denial>> {
         let filter = asked.filter;
         // A filter that starts with an empty level matches nothing that can be registered.
-        let below = (!filter.starts_with('/')).then(|| self.topics_below(asked.prefix));
-        below.into_iter().flatten().enumerate().filter_map(move |(seen, topic)| {
+        let below = (!filter.starts_with('/')).then(|| self.places_below(asked.prefix));
+        below.into_iter().flatten().enumerate().filter_map(move |(seen, place)| {
             if seen >= MOST_TOPICS_PER_FILTER {
                 return Some(Err(Denial::FilterTooWide { most: MOST_TOPICS_PER_FILTER }));
             }
-            intersects_branch(filter, &topic.name).then_some(Ok(topic))
+            intersects_branch(filter, &place.topic.name).then_some(Ok(place))
         })
     }
 }

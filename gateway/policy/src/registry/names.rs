@@ -11,7 +11,8 @@ pub(crate) const MAX_NAME_LEVELS: usize = 16;
 
 /// Whether the contracts let this name be registered: visible ASCII without `+` and `#`, no leading `$`, no empty
 /// level, within the limits.
-pub(crate) fn is_registrable(name: &str) -> bool {
+#[must_use]
+pub fn is_topic_name(name: &str) -> bool {
     (1..=MAX_NAME_OCTETS).contains(&name.len())
         && !name.starts_with('$')
         && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'+' && octet != b'#')
@@ -28,6 +29,25 @@ pub fn topic_id(broker_id: U256, name: &str) -> B256 {
     hasher.update(U256::from(name.len()).to_be_bytes::<32>());
     hasher.update(name);
     hasher.update(&[0; 32][..name.len().next_multiple_of(32) - name.len()]);
+    hasher.finalize()
+}
+
+/// The id of a topic whose name is hidden: `keccak256(abi.encode(brokerId, parentId, commitment))`.
+#[must_use]
+pub fn hidden_topic_id(broker_id: U256, parent_id: B256, commitment: B256) -> B256 {
+    let mut hasher = Keccak256::new();
+    hasher.update(broker_id.to_be_bytes::<32>());
+    hasher.update(parent_id);
+    hasher.update(commitment);
+    hasher.finalize()
+}
+
+/// What stands on chain for a hidden name: `keccak256(abi.encodePacked(salt, name))`.
+#[must_use]
+pub fn name_commitment(salt: B256, name: &str) -> B256 {
+    let mut hasher = Keccak256::new();
+    hasher.update(salt);
+    hasher.update(name);
     hasher.finalize()
 }
 
@@ -164,7 +184,7 @@ mod tests {
         let deepest = ["a"; MAX_NAME_LEVELS].join("/");
         let longest = "a".repeat(MAX_NAME_OCTETS);
         for name in ["a", "a/b", "a$", "a/$b", "!~", "0xAb/c", &deepest, &longest] {
-            assert!(is_registrable(name), "{name:?}");
+            assert!(is_topic_name(name), "{name:?}");
         }
         let (deeper, longer) = (format!("{deepest}/a"), format!("{longest}a"));
         for name in [
@@ -187,7 +207,7 @@ mod tests {
             &deeper,
             &longer,
         ] {
-            assert!(!is_registrable(name), "{name:?}");
+            assert!(!is_topic_name(name), "{name:?}");
         }
     }
 

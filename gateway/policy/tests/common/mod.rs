@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use flytrap_policy::{
-    Credential, CredentialKind, Event, Offer, OfferMode, Options, Principal, Registry, Right,
-    Stamp, Traits, Ungoverned, View, Wildcards,
+    Country, CountryMode, Credential, CredentialKind, Event, Offer, OfferMode, Options, Principal,
+    Registry, Right, Stamp, Traits, Ungoverned, View, Wildcards,
 };
 
 pub const BROKER: U256 = U256::from_limbs([1, 0, 0, 0]);
@@ -30,6 +30,15 @@ pub fn topic_id(name: &str) -> B256 {
     keccak256(encoded)
 }
 
+/// The id of a hidden topic, whose commitment is a number here.
+pub fn hidden_id(parent_id: B256, number: u8) -> B256 {
+    keccak256([BROKER.into(), parent_id, B256::repeat_byte(number)].concat())
+}
+
+pub fn country(code: &str) -> Country {
+    Country::new(code.as_bytes().try_into().unwrap()).unwrap()
+}
+
 /// A principal by a token that does not end soon.
 pub fn principal(wallet: Address, key: Address) -> Principal {
     let credential = Credential {
@@ -37,11 +46,16 @@ pub fn principal(wallet: Address, key: Address) -> Principal {
         issued_at: GENESIS,
         expires_at: GENESIS + 1_000_000_000,
     };
-    Principal { wallet, key, credential }
+    Principal { wallet, key, credential, country: None }
 }
 
 pub fn own(wallet: Address) -> Principal {
     principal(wallet, wallet)
+}
+
+/// The same, connecting from there.
+pub fn from(code: &str, who: Principal) -> Principal {
+    Principal { country: Some(country(code)), ..who }
 }
 
 pub const CLOSED: Offer = Offer { mode: OfferMode::Closed, period: 0, price_wei: 0 };
@@ -121,14 +135,23 @@ impl Broker {
     }
 
     pub fn delete(&mut self, name: &str) -> &mut Self {
-        let topic = self.registry.topic(name).unwrap();
+        self.delete_id(topic_id(name))
+    }
+
+    pub fn delete_id(&mut self, topic_id: B256) -> &mut Self {
+        let topic = self.registry.topic_by_id(topic_id).unwrap();
         let (owner, epoch) = (topic.owner, topic.epoch);
-        self.apply(&Event::TopicDeleted {
-            broker_id: BROKER,
-            topic_id: topic_id(name),
-            owner,
-            epoch,
-        })
+        self.apply(&Event::TopicDeleted { broker_id: BROKER, topic_id, owner, epoch })
+    }
+
+    /// Registers a hidden topic; answers its id.
+    pub fn hide(&mut self, parent_id: B256, number: u8, owner: Address) -> B256 {
+        self.apply(&hidden(parent_id, number, owner, self.at.height, CLOSED, CLOSED));
+        hidden_id(parent_id, number)
+    }
+
+    pub fn countries(&mut self, name: &str, mode: CountryMode, codes: &[&str]) -> &mut Self {
+        self.apply(&countries(topic_id(name), mode, codes))
     }
 
     pub fn grant(&mut self, name: &str, to: Address, right: Right, until: u64) -> &mut Self {
@@ -183,10 +206,40 @@ pub fn registered(
     }
 }
 
+pub fn hidden(
+    parent_id: B256,
+    number: u8,
+    owner: Address,
+    epoch: u64,
+    publish_offer: Offer,
+    subscribe_offer: Offer,
+) -> Event {
+    Event::HiddenTopicRegistered {
+        broker_id: BROKER,
+        topic_id: hidden_id(parent_id, number),
+        owner,
+        epoch,
+        parent_id,
+        commitment: B256::repeat_byte(number),
+        traits: Traits::default(),
+        publish_offer,
+        subscribe_offer,
+    }
+}
+
+pub fn countries(topic_id: B256, mode: CountryMode, codes: &[&str]) -> Event {
+    let codes = codes.iter().map(|code| country(code)).collect();
+    Event::CountriesSet { broker_id: BROKER, topic_id, mode, codes }
+}
+
 pub fn granted(name: &str, wallet: Address, right: Right, epoch: u64, until: u64) -> Event {
+    granted_id(topic_id(name), wallet, right, epoch, until)
+}
+
+pub fn granted_id(topic_id: B256, wallet: Address, right: Right, epoch: u64, until: u64) -> Event {
     Event::AccessGranted {
         broker_id: BROKER,
-        topic_id: topic_id(name),
+        topic_id,
         wallet,
         right,
         epoch,

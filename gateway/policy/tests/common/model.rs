@@ -1,7 +1,9 @@
 //! The rules of the interfaces, told naively: a list of facts, and every question answered by going through all of it.
 
-use alloy_primitives::Address;
-use flytrap_policy::{Action, Event, OfferMode, Principal, Right, Stamp, Traits, Ungoverned};
+use alloy_primitives::{Address, B256};
+use flytrap_policy::{
+    Action, Country, CountryMode, Event, OfferMode, Principal, Right, Stamp, Traits, Ungoverned,
+};
 
 use super::topic_id;
 
@@ -19,6 +21,16 @@ pub struct Known {
     pub epoch: u64,
     pub traits: Traits,
     pub offers: [OfferMode; 2],
+    pub countries: (CountryMode, Vec<Country>),
+}
+
+/// A hidden topic, and the nearest name above it that is known.
+#[derive(Clone)]
+pub struct Veiled {
+    pub id: B256,
+    pub owner: Address,
+    pub epoch: u64,
+    pub below: String,
 }
 
 impl Model {
@@ -42,6 +54,7 @@ impl Model {
                         epoch: *epoch,
                         traits: *traits,
                         offers: [publish_offer.mode, subscribe_offer.mode],
+                        countries: (CountryMode::Any, Vec::new()),
                     });
                 }
                 Event::TopicDeleted { topic_id: id, .. } if *id == topic_id(wanted) => known = None,
@@ -62,6 +75,13 @@ impl Model {
                         known.offers[*right as usize] = offer.mode;
                     }
                 }
+                Event::CountriesSet { topic_id: id, mode, codes, .. }
+                    if *id == topic_id(wanted) =>
+                {
+                    if let Some(known) = &mut known {
+                        known.countries = (*mode, codes.clone());
+                    }
+                }
                 _ => (),
             }
         }
@@ -78,6 +98,40 @@ impl Model {
             levels.pop();
         }
         None
+    }
+
+    /// The hidden topics that are registered now.
+    pub fn hidden(&self) -> Vec<Veiled> {
+        let mut names: Vec<(B256, String)> = Vec::new();
+        let mut live: Vec<Veiled> = Vec::new();
+        for (event, _) in &self.facts {
+            match event {
+                Event::TopicRegistered { topic_id, name, .. } => {
+                    names.push((*topic_id, name.clone()));
+                }
+                Event::HiddenTopicRegistered { topic_id, owner, epoch, parent_id, .. } => {
+                    let above = live.iter().map(|hidden| (hidden.id, &hidden.below));
+                    let named = names.iter().map(|(id, name)| (*id, name));
+                    let below = above.chain(named).find(|(id, _)| id == parent_id);
+                    let below = below.map(|(_, name)| name.clone()).unwrap_or_default();
+                    live.push(Veiled { id: *topic_id, owner: *owner, epoch: *epoch, below });
+                }
+                Event::TopicDeleted { topic_id, .. } => {
+                    live.retain(|hidden| hidden.id != *topic_id);
+                }
+                _ => (),
+            }
+        }
+        live
+    }
+
+    /// Might a hidden topic govern the name? It lies below the known name above the hidden one, and no topic nearer to
+    /// the name is known to govern it.
+    pub fn is_veiled(&self, name: &str) -> bool {
+        let governing = self.governing(name).map_or(0, |topic| topic.name.len());
+        let may_lie_below =
+            |above: &str| name.starts_with(&format!("{above}/")) && governing <= above.len();
+        self.hidden().iter().any(|hidden| may_lie_below(&hidden.below))
     }
 
     pub fn grant(&self, topic: &Known, who: Address, wanted: Right) -> Option<u64> {
@@ -186,10 +240,20 @@ impl Model {
         if !self.stands(who, now) || name.starts_with('$') {
             return false;
         }
+        if self.is_veiled(name) {
+            return false;
+        }
         let Some(topic) = self.governing(name) else { return ungoverned == Ungoverned::Allow };
         let own = format!("{}/{:#x}", topic.name, who.key).to_lowercase();
         let is_in_own = name == own || name.starts_with(&format!("{own}/"));
-        name.split('/').all(|level| !level.is_empty())
+        let is_admitted = match (&topic.countries, who.country) {
+            ((CountryMode::Any, _), _) => true,
+            ((CountryMode::Only, codes), Some(from)) => codes.contains(&from),
+            ((CountryMode::Except, codes), Some(from)) => !codes.contains(&from),
+            (_, None) => false,
+        };
+        is_admitted
+            && name.split('/').all(|level| !level.is_empty())
             && self.has_right(&topic, who.wallet, right, now)
             && (!topic.traits.own_branch || topic.owner == who.key || is_in_own)
             && (!is_retained || topic.traits.retain)
