@@ -217,6 +217,7 @@ impl Site {
             ports: self.options.ports,
         };
         let mut table = gateway::config(&facts, &self.options.gateway_config)?;
+        gateway::merge(&mut table, self.broker.gateway_config(&self.ground)?);
         gateway::merge(&mut table, overrides.parse()?);
         let program = match &self.options.gateway_bin {
             Some(file) => file.clone(),
@@ -238,7 +239,7 @@ impl Site {
     /// # Errors
     /// If it does not get its SUBACK.
     pub async fn spy(&self, filter: &str) -> Result<Spy> {
-        Spy::start(self.broker.address(), filter).await
+        Spy::start(self.broker.address(), self.broker.login(), filter).await
     }
 
     /// The place that proofs are made for.
