@@ -70,13 +70,15 @@ fn describe(config: &Config) -> Vec<Finding> {
         };
         findings.push(ok(format!("listener {} {}: {how}", listener.name, listener.bind)));
     }
-    let tls = if config.broker.tls.is_some() { "TLS, verified" } else { "plain text" };
     let credentials = match config.broker.credentials {
         BrokerCredentials::None => "no credentials",
         BrokerCredentials::Fixed { .. } => "fixed credentials",
         BrokerCredentials::Wallet => "the wallet as user name",
     };
-    findings.push(ok(format!("broker {}: {tls}, {credentials}", config.broker.address)));
+    for broker in &config.broker.addresses {
+        let tls = if broker.tls.is_some() { "TLS, verified" } else { "plain text" };
+        findings.push(ok(format!("broker {}: {tls}, {credentials}", broker.address)));
+    }
     findings.push(match &config.recording {
         Recording::Off => ok("recording is off: no bans and alerts on chain"),
         Recording::On(key) => ok(format!("gateway key {}", key.address())),

@@ -1,7 +1,7 @@
 //! The gateway: an MQTT broker's doorkeeper that follows the contracts.
 //!
 //! A connection comes in through [`listener`], passes the [`door`], and becomes a [`session`], which decides about each
-//! packet from the [`mirror`] and moves octets between client and broker ([`upstream`]). The mirror is written by the
+//! packet from the [`mirror`] and moves octets between client and broker ([`upstream`], chosen by [`upstreams`]). The mirror is written by the
 //! chain follower alone; what sessions have to tell the chain they leave in the [`outbox`]. [`server`] starts and stops
 //! it all, [`health`] says how it is.
 
@@ -19,3 +19,4 @@ pub mod session;
 pub mod shared;
 pub mod tls;
 pub mod upstream;
+pub mod upstreams;

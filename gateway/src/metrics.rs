@@ -38,7 +38,7 @@ pub struct Metrics {
     /// Alerts and bans that did not fit and were only counted.
     pub notes_dropped: Counter,
     /// Dials to the broker, by outcome.
-    pub broker_dials: Family<OutcomeLabel, Counter>,
+    pub broker_dials: Family<DialLabel, Counter>,
     traffic: TrafficCounters,
 }
 
@@ -120,9 +120,11 @@ struct PublishLabel {
     outcome: &'static str,
 }
 
-/// `ok` or what went wrong.
+/// Where to, and `ok` or what went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OutcomeLabel {
+pub struct DialLabel {
+    /// Address of the broker.
+    pub broker: Arc<str>,
     /// A fixed word.
     pub outcome: &'static str,
 }
@@ -229,8 +231,9 @@ impl Metrics {
     }
 
     /// Counts one dial to the broker.
-    pub fn dialled(&self, outcome: &'static str) {
-        self.broker_dials.get_or_create(&OutcomeLabel { outcome }).inc();
+    pub fn dialled(&self, broker: &Arc<str>, outcome: &'static str) {
+        let broker = broker.clone();
+        self.broker_dials.get_or_create(&DialLabel { broker, outcome }).inc();
     }
 }
 

@@ -32,9 +32,9 @@ use crate::listener::{BindError, Listener, Seats, check_open_files};
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
-use crate::probe::{self, BrokerHealth};
+use crate::probe;
 use crate::shared::Shared;
-use crate::upstream::Upstream;
+use crate::upstreams::Upstreams;
 
 /// Why the gateway did not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -135,12 +135,11 @@ pub async fn run(
         outbox.clone(),
         metrics.clone(),
     ));
-    let upstream = Upstream::new(&config.broker);
-    let broker_health = Arc::new(BrokerHealth::default());
+    let upstreams = Arc::new(Upstreams::new(&config.broker));
     let vitals = Arc::new(Vitals::new(
         mirror.clone(),
         chain_health,
-        broker_health.clone(),
+        upstreams.clone(),
         submitter_health,
         stop.clone(),
     ));
@@ -156,7 +155,7 @@ pub async fn run(
         door: door.clone(),
         outbox: outbox.clone(),
         metrics,
-        upstream: upstream.clone(),
+        upstreams: upstreams.clone(),
         site,
         stop: stop.clone(),
     });
@@ -169,13 +168,13 @@ pub async fn run(
         async move { follower.run(after).await.map_err(ServerError::from) }
     });
     parts.spawn("door", follow_mirror(door, mirror.clone(), after.clone()));
-    parts.spawn("broker probe", {
-        let (every, after) = (config.broker.probe_interval, after.clone());
-        async move {
-            probe::run(upstream, every, &broker_health, after).await;
+    for broker in upstreams.all() {
+        let (broker, every, after) = (broker.clone(), config.broker.probe_interval, after.clone());
+        parts.spawn("broker probe", async move {
+            probe::run(broker, every, after).await;
             Ok(())
-        }
-    });
+        });
+    }
     parts.spawn("health", {
         let (vitals, after) = (vitals.clone(), after.clone());
         async move {

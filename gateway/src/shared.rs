@@ -13,7 +13,7 @@ use crate::door::{Door, Trial};
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
-use crate::upstream::Upstream;
+use crate::upstreams::Upstreams;
 
 /// Handles that all sessions share.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct Shared {
     pub outbox: Outbox,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// The way to the broker.
-    pub upstream: Upstream,
+    /// The ways to the broker.
+    pub upstreams: Arc<Upstreams>,
     /// Which chain, contract and broker a proof must name.
     pub site: Site,
     /// Cancelled when the gateway stops: sessions then say 0x8B and end.

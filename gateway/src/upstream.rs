@@ -1,7 +1,8 @@
-//! The way to the broker, and the one kind of stream that sessions read and write.
+//! One way to the broker, and the one kind of stream that sessions read and write.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client, server};
 
-use crate::config::{BrokerConfig, BrokerCredentials, BrokerTls, HostPort};
+use crate::config::{BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, HostPort};
 
 /// One connection, to a client or to the broker, plain or TLS. `TCP_NODELAY` is on.
 #[derive(Debug)]
@@ -102,10 +103,11 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Opens connections to the broker.
-#[derive(Debug, Clone)]
+/// Opens connections to one address of the broker.
+#[derive(Debug)]
 pub struct Upstream {
     address: HostPort,
+    label: Arc<str>,
     tls: Option<BrokerTls>,
     connect_timeout: Duration,
     credentials: BrokerCredentials,
@@ -157,18 +159,19 @@ impl DialError {
 
 impl Upstream {
     /// As the configuration says.
-    pub fn new(config: &BrokerConfig) -> Self {
+    pub fn new(config: &BrokerConfig, to: &BrokerAddress) -> Self {
         Self {
-            address: config.address.clone(),
-            tls: config.tls.clone(),
+            address: to.address.clone(),
+            label: to.address.to_string().into(),
+            tls: to.tls.clone(),
             connect_timeout: config.connect_timeout,
             credentials: config.credentials.clone(),
         }
     }
 
-    /// `broker.address`.
-    pub fn address(&self) -> &HostPort {
-        &self.address
+    /// Its address as text: its name in logs and metrics.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
     }
 
     /// What goes into CONNECT towards the broker.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::DenyAction;
-use super::value::{BrokerId, HostPort, NodeUrl, Span};
+use super::value::{Addresses, BrokerId, NodeUrl, Span};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,7 +105,9 @@ pub(super) struct ListenerTls {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Broker {
-    pub(super) address: HostPort,
+    /// One or a list, under either name.
+    #[serde(alias = "addresses")]
+    pub(super) address: Addresses,
     pub(super) tls: Option<BrokerTls>,
     #[serde(default)]
     pub(super) credentials: Credentials,

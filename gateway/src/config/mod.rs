@@ -105,16 +105,23 @@ pub enum DenyAction {
 /// The broker and how to reach it.
 #[derive(Debug)]
 pub struct BrokerConfig {
-    /// Host and port.
-    pub address: HostPort,
-    /// TLS towards the broker, with the name its certificate must carry; `None` is plain TCP.
-    pub tls: Option<BrokerTls>,
+    /// Where it is reached: at least one address, several for the nodes of one cluster.
+    pub addresses: Vec<BrokerAddress>,
     /// What the gateway puts into CONNECT in place of the client's proof.
     pub credentials: BrokerCredentials,
-    /// Deadline for TCP, TLS and, for the probe, CONNACK.
+    /// Deadline for TCP and TLS, and once more for CONNACK.
     pub connect_timeout: Duration,
     /// How often a real CONNECT asks whether the broker serves.
     pub probe_interval: Duration,
+}
+
+/// One way to the broker.
+#[derive(Debug, Clone)]
+pub struct BrokerAddress {
+    /// Host and port.
+    pub address: HostPort,
+    /// TLS, with the name its certificate must carry; `None` is plain TCP.
+    pub tls: Option<BrokerTls>,
 }
 
 /// TLS towards the broker.
@@ -236,6 +243,22 @@ impl ChainConfig {
             distrust_after: Duration::from_secs(600),
             max_head_age: None,
             history: 128,
+        }
+    }
+}
+
+#[cfg(test)]
+impl BrokerConfig {
+    pub(crate) fn for_tests(addresses: &[&str]) -> Self {
+        let address = |text: &&str| {
+            let address = text.parse().expect("host:port");
+            BrokerAddress { address, tls: None }
+        };
+        Self {
+            addresses: addresses.iter().map(address).collect(),
+            credentials: BrokerCredentials::None,
+            connect_timeout: Duration::from_secs(5),
+            probe_interval: Duration::from_secs(5),
         }
     }
 }

@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 use super::file::{self, File};
 use super::problem::{Problem, Problems, place};
 use super::read::{Readers, pseudonym_key, read};
-use super::value::Span;
+use super::value::{Addresses, Span};
 use super::{
-    AuditConfig, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Config, HealthConfig,
-    Limits, ListenerConfig, PseudonymKey, Recording, Secret,
+    AuditConfig, BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Config,
+    HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, Secret,
 };
 use crate::tls;
 
@@ -193,7 +193,7 @@ impl Resolver<'_> {
     }
 
     fn broker(&mut self, broker: file::Broker) -> BrokerConfig {
-        let tls = broker.tls.as_ref().and_then(|tls| self.broker_tls(tls, &broker.address));
+        let addresses = self.broker_addresses(broker.address, broker.tls.as_ref());
         let credentials = match broker.credentials {
             file::Credentials::None => BrokerCredentials::None,
             file::Credentials::Wallet => BrokerCredentials::Wallet,
@@ -223,36 +223,61 @@ impl Resolver<'_> {
             }
         };
         BrokerConfig {
-            address: broker.address,
-            tls,
+            addresses,
             credentials,
             connect_timeout: broker.connect_timeout.0,
             probe_interval: broker.probe_interval.0,
         }
     }
 
-    fn broker_tls(
+    fn broker_addresses(
+        &mut self,
+        addresses: Addresses,
+        tls: Option<&file::BrokerTls>,
+    ) -> Vec<BrokerAddress> {
+        let client = tls.and_then(|tls| self.broker_roots(tls));
+        let mut resolved = Vec::with_capacity(addresses.0.len());
+        for address in addresses.0 {
+            let name = tls.and_then(|tls| self.server_name(tls, &address));
+            let tls = name
+                .zip(client.clone())
+                .map(|(server_name, config)| BrokerTls { server_name, config });
+            resolved.push(BrokerAddress { address, tls });
+        }
+        resolved
+    }
+
+    /// Whom to trust about the broker's certificate.
+    fn broker_roots(&mut self, tls: &file::BrokerTls) -> Option<Arc<rustls::ClientConfig>> {
+        let unplaced = Spanned::new(0..0, ());
+        match &tls.ca {
+            Some(ca) => {
+                let pem = self.read("broker.tls.ca", ca, Readers::Anyone)?;
+                tls::client_config(Some(&pem))
+                    .map_err(|wrong| self.problem(ca, format!("`broker.tls.ca`: {wrong}")))
+                    .ok()
+            }
+            None => tls::client_config(None)
+                .map_err(|wrong| {
+                    let wrong = format!("`broker.tls`: {wrong}; or name a CA file with `ca`");
+                    self.problem(&unplaced, wrong);
+                })
+                .ok(),
+        }
+    }
+
+    fn server_name(
         &mut self,
         tls: &file::BrokerTls,
         address: &super::HostPort,
-    ) -> Option<BrokerTls> {
+    ) -> Option<rustls::pki_types::ServerName<'static>> {
         let unplaced = Spanned::new(0..0, address.host.clone());
         let name = tls.server_name.as_ref().unwrap_or(&unplaced);
         let server_name = rustls::pki_types::ServerName::try_from(name.get_ref().clone());
         if server_name.is_err() {
             self.problem(name, format!("`broker.tls.server_name` = {:?} is no host name or IP address: give the name in the broker's certificate", name.get_ref()));
         }
-        let config = match &tls.ca {
-            Some(ca) => {
-                let pem = self.read("broker.tls.ca", ca, Readers::Anyone)?;
-                tls::client_config(Some(&pem))
-                    .map_err(|wrong| self.problem(ca, format!("`broker.tls.ca`: {wrong}")))
-            }
-            None => tls::client_config(None).map_err(|wrong| {
-                self.problem(name, format!("`broker.tls`: {wrong}; or name a CA file with `ca`"))
-            }),
-        };
-        Some(BrokerTls { server_name: server_name.ok()?, config: config.ok()? })
+        server_name.ok()
     }
 
     fn recording(&mut self, gateway: &Spanned<file::Gateway>) -> Option<Recording> {

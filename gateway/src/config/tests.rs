@@ -92,7 +92,7 @@ fn the_example_in_deploy_is_a_valid_configuration() {
     assert_eq!(config.listeners.len(), 2, "one plain, one TLS");
     assert!(config.listeners.iter().any(|listener| listener.tls.is_some()));
     assert!(matches!(config.broker.credentials, BrokerCredentials::Fixed { .. }));
-    assert!(config.broker.tls.is_some());
+    assert!(config.broker.addresses[0].tls.is_some());
 }
 
 #[test]
@@ -256,6 +256,38 @@ fn the_brokers_password_is_read_without_its_line_feed_and_never_printed() {
     assert!(!printed.contains("hunter2") && !printed.contains(&KEY[2..]), "{printed}");
     ground.write("open", "x", 0o644);
     refused(&ground, &fixed("open"), ":14:17:", &["mode 0644", "chmod 600"]);
+}
+
+#[test]
+fn the_broker_has_one_address_or_a_list_of_different_ones_each_with_its_own_name_for_tls() {
+    let ground = Ground::new();
+    let with = |value: &str| LEAST.replace("address = \"127.0.0.1:1884\"", value);
+    let labels = |value: &str| -> Vec<String> {
+        let config = ground.parse(&with(value)).unwrap();
+        config.broker.addresses.iter().map(|broker| broker.address.to_string()).collect()
+    };
+    assert_eq!(labels("address = \"a:1\""), ["a:1"]);
+    assert_eq!(labels("address = [\"a:1\"]"), ["a:1"]);
+    assert_eq!(labels("addresses = [\"b:1\", \"a:1\", \"b:2\"]"), ["b:1", "a:1", "b:2"]);
+    for (value, place, word) in [
+        ("addresses = []", ":8:13:", "names no broker"),
+        ("addresses = [\"a:1\", \"b:1\", \"a:1\"]", ":8:13:", "a:1 is named twice"),
+        ("addresses = [\"a:1\", \"b\"]", ":8:13:", "has no port"),
+        ("addresses = 1884", ":8:13:", "expected host:port"),
+        ("address = \"a:1\"\naddresses = [\"b:1\"]", ":", "duplicate"),
+        ("", ":", "missing field `address`"),
+    ] {
+        refused(&ground, &with(value), place, &[word]);
+    }
+    let tls =
+        "addresses = [\"a.example:1\", \"b.example:1\"]\n[broker.tls]\nca = \"certificate.pem\"";
+    let names = |config: &Config| -> Vec<String> {
+        let tls = config.broker.addresses.iter().filter_map(|broker| broker.tls.as_ref());
+        tls.map(|tls| tls.server_name.to_str().into_owned()).collect()
+    };
+    assert_eq!(names(&ground.parse(&with(tls)).unwrap()), ["a.example", "b.example"]);
+    let named = format!("{tls}\nserver_name = \"cluster.example\"");
+    assert_eq!(names(&ground.parse(&with(&named)).unwrap()), ["cluster.example"; 2]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use alloy_primitives::U256;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use url::Url;
 
 /// Host name or IP address, and port.
@@ -62,6 +62,42 @@ impl fmt::Display for HostPort {
 impl<'de> Deserialize<'de> for HostPort {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         String::deserialize(d)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// The brokers: one address, or a list of different ones.
+#[derive(Debug)]
+pub(super) struct Addresses(pub(super) Vec<HostPort>);
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Addresses;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("host:port, or a list of them")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Addresses, E> {
+                text.parse().map(|address| Addresses(vec![address])).map_err(E::custom)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
+                let mut addresses = Vec::<HostPort>::new();
+                while let Some(address) = list.next_element::<HostPort>()? {
+                    if addresses.contains(&address) {
+                        let twice = format!("{address} is named twice: name each broker once");
+                        return Err(de::Error::custom(twice));
+                    }
+                    addresses.push(address);
+                }
+                if addresses.is_empty() {
+                    return Err(de::Error::custom(
+                        "the list names no broker: name at least one host:port",
+                    ));
+                }
+                Ok(Addresses(addresses))
+            }
+        }
+        d.deserialize_any(OneOrMany)
     }
 }
 

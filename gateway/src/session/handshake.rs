@@ -17,11 +17,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+use super::consent::{self, Consent};
 use super::machine::{Clock, Machine, Terms};
 use super::pump::{Pump, Side};
 use crate::config::BrokerCredentials;
 use crate::shared::{Peer, Shared};
 use crate::upstream::Stream;
+use crate::upstreams::Carried;
 
 /// Live subscriptions of one session; each is judged again whenever the mirror moves.
 const MOST_SUBSCRIPTIONS: usize = 10_000;
@@ -31,11 +33,12 @@ pub(super) struct Opened {
     pub(super) pump: Pump<Stream, Stream>,
     pub(super) machine: Machine,
     pub(super) principal: Principal,
+    pub(super) carried: Carried,
 }
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub(super) enum Refused {
     #[error("no CONNECT: {0}")]
     NoConnect(&'static str),
     #[error("{0}")]
@@ -110,10 +113,10 @@ impl Refused {
 pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Option<Opened> {
     let mut takes = usize::MAX;
     match negotiate(&mut client, peer, shared, &mut takes).await {
-        Ok((broker, machine, principal, carry, broker_carry)) => {
+        Ok((broker, machine, principal, carried, carry, broker_carry)) => {
             let pump =
                 Pump { client: Side::new(client, carry), broker: Side::new(broker, broker_carry) };
-            Some(Opened { pump, machine, principal })
+            Some(Opened { pump, machine, principal, carried })
         }
         Err(refused) => {
             match &refused {
@@ -129,7 +132,7 @@ pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Op
     }
 }
 
-type Negotiated = (Stream, Machine, Principal, Vec<u8>, Vec<u8>);
+type Negotiated = (Stream, Machine, Principal, Carried, Vec<u8>, Vec<u8>);
 
 async fn negotiate(
     client: &mut Stream,
@@ -182,17 +185,11 @@ async fn negotiate(
     }
 
     let (client_id, assigned) = client_id_for_broker(&connect, &principal)?;
-    let mut broker = shared.upstream.dial().await.map_err(|error| {
-        shared.metrics.dialled(error.word());
-        let (code, why) = (reason::SERVER_UNAVAILABLE, error.to_string());
-        Refused::Broker { version, code, why }
-    })?;
-    shared.metrics.dialled("ok");
     let (wallet, mut towards) = (format!("{:#x}", principal.wallet), Vec::new());
     let mut change = ConnectChange::new(&client_id);
     // The broker would not ask whether the will may still fire when the delay is over.
     change.remove_will_delay = true;
-    match shared.upstream.credentials() {
+    match shared.upstreams.credentials() {
         BrokerCredentials::None => {}
         BrokerCredentials::Fixed { user_name, password } => {
             change.user_name = Some(user_name);
@@ -202,30 +199,8 @@ async fn negotiate(
     }
     rewrite_connect(&connect, &change, &mut towards);
 
-    let mut answer = Vec::new();
-    let waited = shared.upstream.connect_timeout();
-    let length = timeout(waited, async {
-        broker.write_all(&towards).await.map_err(|_| Refused::NoConnect("closed"))?;
-        broker.flush().await.map_err(|_| Refused::NoConnect("closed"))?;
-        read_frame(&mut broker, &mut answer, limits.max_packet_octets).await
-    })
-    .await
-    .map_err(|_| Refused::Broker {
-        version,
-        code: reason::SERVER_UNAVAILABLE,
-        why: format!("no CONNACK from the broker within {waited:?}"),
-    })?
-    // A broker that does not know MQTT 5 mostly hangs up on it.
-    .map_err(|_| Refused::Broker {
-        version,
-        code: if version.is_v5() {
-            reason::UNSUPPORTED_PROTOCOL_VERSION
-        } else {
-            reason::SERVER_UNAVAILABLE
-        },
-        why: "the broker hung up on CONNECT".to_owned(),
-    })?;
-    let broker_carry = answer.split_off(length);
+    let Consent { broker, connack: answer, carry: broker_carry, carried } =
+        consent::ask(&connect, &client_id, &towards, shared).await?;
     let connack = read_connack(version, &answer)?;
     if connack.code != reason::SUCCESS {
         return Err(Refused::ByBroker { code: connack.code, connack: answer });
@@ -238,7 +213,7 @@ async fn negotiate(
     } else {
         told.extend_from_slice(&answer);
     }
-    let sent = timeout(waited, async {
+    let sent = timeout(shared.upstreams.connect_timeout(), async {
         client.write_all(&told).await?;
         client.flush().await
     });
@@ -252,7 +227,7 @@ async fn negotiate(
     };
     let clock = Clock { now, elapsed: Duration::ZERO };
     let machine = Machine::new(principal, &connect, &connack, terms, view, clock);
-    Ok((broker, machine, principal, carry, broker_carry))
+    Ok((broker, machine, principal, carried, carry, broker_carry))
 }
 
 /// Only what a signature proves counts.
@@ -327,12 +302,14 @@ fn read_connack(version: Version, octets: &[u8]) -> Result<ConnAck<'_>, Refused>
     match read_from_broker(version, frame) {
         Ok(FromBroker::ConnAck(connack)) => Ok(connack),
         Ok(_) => Err(refused("the broker's first packet is no CONNACK".to_owned())),
-        // A broker without MQTT 5 answers in the shape of 3.1.1: code 1, "unacceptable protocol version".
-        Err(_) if version.is_v5() && octets == [0x20, 2, 0, 1] => Err(Refused::Broker {
-            version,
-            code: reason::UNSUPPORTED_PROTOCOL_VERSION,
-            why: "the broker does not speak MQTT 5".to_owned(),
-        }),
+        // A broker without MQTT 5 answers with the code of 3.1.1, "unacceptable protocol version", mostly in its shape.
+        Err(_) if version.is_v5() && matches!(octets, [0x20, _, _, 1, ..]) => {
+            Err(Refused::Broker {
+                version,
+                code: reason::UNSUPPORTED_PROTOCOL_VERSION,
+                why: "the broker does not speak MQTT 5".to_owned(),
+            })
+        }
         Err(fault) => Err(refused(format!("the broker's CONNACK is malformed: {fault}"))),
     }
 }
@@ -340,7 +317,7 @@ fn read_connack(version: Version, octets: &[u8]) -> Result<ConnAck<'_>, Refused>
 /// Reads until `octets` starts with a whole frame and returns its length; what came behind it is in `octets` too.
 ///
 /// The first octet alone tells whether a packet can be the one that is awaited, so a wrong one is not waited for.
-async fn read_frame(
+pub(super) async fn read_frame(
     stream: &mut Stream,
     octets: &mut Vec<u8>,
     limit: usize,

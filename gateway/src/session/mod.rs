@@ -4,6 +4,7 @@
 //! [`Machine`] decides about each packet. The machine is pure: what it knows of time and of the chain it is told.
 
 mod alias;
+mod consent;
 mod downlink;
 mod handshake;
 mod lane;

@@ -27,7 +27,7 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
         opened = Box::pin(open(client, &peer, &shared)) => opened,
         () = shared.stop.cancelled() => None,
     };
-    let Some(Opened { pump, machine, principal }) = opened else { return };
+    let Some(Opened { pump, machine, principal, carried: _carried }) = opened else { return };
     shared.metrics.sessions.inc();
     let (wallet, key) = (principal.wallet, principal.key);
     info!(peer = %peer.addr, %wallet, %key, listener = %peer.listener.name, "session opened");
