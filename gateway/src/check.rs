@@ -79,6 +79,10 @@ fn describe(config: &Config) -> Vec<Finding> {
         let tls = if broker.tls.is_some() { "TLS, verified" } else { "plain text" };
         findings.push(ok(format!("broker {}: {tls}, {credentials}", broker.address)));
     }
+    let taken = config.access.dialect.taken();
+    if !taken.is_empty() {
+        findings.push(ok(format!("broker dialect: names with any of `{taken}` are refused")));
+    }
     findings.push(match &config.recording {
         Recording::Off => ok("recording is off: no bans and alerts on chain"),
         Recording::On(key) => ok(format!("gateway key {}", key.address())),

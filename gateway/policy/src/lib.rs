@@ -13,6 +13,7 @@
 mod alert;
 pub mod credential;
 mod denial;
+mod dialect;
 mod event;
 mod origin;
 mod permit;
@@ -21,6 +22,7 @@ mod view;
 
 pub use alert::{Alert, AlertFolder, FoldLimit};
 pub use denial::Denial;
+pub use dialect::Dialect;
 pub use event::{AlertKind, Event, NamingPolicy, Offer, OfferMode, Right, Stamp, Traits};
 pub use origin::{BanLedger, BanLimit, Origin};
 pub use permit::{Basis, FilterPermit, Lease, Permit, Reach};

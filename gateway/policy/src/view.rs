@@ -10,7 +10,7 @@ use flytrap_mqtt::topic::Filter;
 use crate::credential::Refusal;
 use crate::permit::Terms;
 use crate::registry::Shape;
-use crate::{Denial, FilterPermit, Permit, Reach, Registry, Right};
+use crate::{Denial, Dialect, FilterPermit, Permit, Reach, Registry, Right};
 
 /// What to do with names that no registered topic governs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct Options {
     pub ungoverned: Ungoverned,
     /// Filters wider than the rights.
     pub wildcards: Wildcards,
+    /// How the broker reads names; said where the broker is configured.
+    #[serde(skip)]
+    pub dialect: Dialect,
 }
 
 /// How a principal proved itself.
@@ -110,7 +113,7 @@ impl View {
     /// Judges one action on one topic name. `now` is the later of block time and wall clock, Unix seconds; every end
     /// is half-open: something holds while `now < until`.
     ///
-    /// In this order: bans and the proof itself ([`View::standing`]), reserved names, the governing topic, ownership,
+    /// In this order: bans and the proof itself ([`View::standing`]), reserved names, the broker's dialect, the governing topic, ownership,
     /// blocks, offers and grants, and at last the topic's traits. Owners have both rights, but not against a ban by
     /// the broker, and the traits hold for them too. Looks at the name once and allocates nothing.
     ///
@@ -130,6 +133,9 @@ impl View {
         let shape = Shape::of(name);
         if shape.has_wildcard || name.is_empty() {
             return Err(Denial::InvalidName);
+        }
+        if let Some(character) = self.options.dialect.clash(name) {
+            return Err(Denial::Clash { character });
         }
         let (right, is_retained) = match action {
             Action::Publish { retain } => (Right::Publish, retain),
@@ -179,9 +185,14 @@ impl View {
         filter: &str,
         now: u64,
     ) -> Result<FilterPermit, Denial> {
+        // A share's name too: a broker without shared subscriptions reads all of it as one filter.
+        let clash = self.options.dialect.clash(filter);
         let filter = Filter::parse(filter).map_err(|_| Denial::InvalidName)?;
         if filter.inner().starts_with('$') {
             return Err(Denial::ReservedName);
+        }
+        if let Some(character) = clash {
+            return Err(Denial::Clash { character });
         }
         if !filter.has_wildcard() {
             let permit = self.authorize(who, Action::Deliver, filter.inner(), now)?;

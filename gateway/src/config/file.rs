@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use flytrap_policy::Options;
+use flytrap_policy::{Dialect, Options};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -108,6 +108,8 @@ pub(super) struct Broker {
     /// One or a list, under either name.
     #[serde(alias = "addresses")]
     pub(super) address: Addresses,
+    #[serde(default)]
+    pub(super) dialect: Dialect,
     pub(super) tls: Option<BrokerTls>,
     #[serde(default)]
     pub(super) credentials: Credentials,

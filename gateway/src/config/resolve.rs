@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flytrap_chain::keys::Key;
+use flytrap_policy::Options;
 use toml::Spanned;
 use zeroize::Zeroizing;
 
@@ -26,6 +27,7 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
     let mut r = Resolver { text, folder, problems: Vec::new() };
     let chain = r.chain(file.chain);
     let listeners = r.listeners(file.listener);
+    let access = Options { dialect: file.broker.dialect, ..file.access };
     let broker = r.broker(file.broker);
     let recording = r.recording(&file.gateway);
     let limits = r.limits(&file.limits);
@@ -38,7 +40,7 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
         broker,
         recording: recording.unwrap_or(Recording::Off),
         limits,
-        access: file.access,
+        access,
         audit,
         health: HealthConfig { bind: file.health.bind },
     };

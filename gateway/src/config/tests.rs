@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use flytrap_policy::Dialect;
+
 use super::*;
 
 /// A folder with everything that a configuration can name.
@@ -93,6 +95,7 @@ fn the_example_in_deploy_is_a_valid_configuration() {
     assert!(config.listeners.iter().any(|listener| listener.tls.is_some()));
     assert!(matches!(config.broker.credentials, BrokerCredentials::Fixed { .. }));
     assert!(config.broker.addresses[0].tls.is_some());
+    assert_eq!(config.access.dialect, Dialect::Plain);
 }
 
 #[test]
@@ -288,6 +291,24 @@ fn the_broker_has_one_address_or_a_list_of_different_ones_each_with_its_own_name
     assert_eq!(names(&ground.parse(&with(tls)).unwrap()), ["a.example", "b.example"]);
     let named = format!("{tls}\nserver_name = \"cluster.example\"");
     assert_eq!(names(&ground.parse(&with(&named)).unwrap()), ["cluster.example"; 2]);
+}
+
+#[test]
+fn the_dialect_is_that_of_a_broker_that_is_known() {
+    let ground = Ground::new();
+    let with = |value: &str| LEAST.replace("[broker]", &format!("[broker]\ndialect = {value}"));
+    assert_eq!(ground.parse(LEAST).unwrap().access.dialect, Dialect::Plain);
+    for (word, dialect) in [
+        ("plain", Dialect::Plain),
+        ("rabbitmq", Dialect::RabbitMq),
+        ("activemq", Dialect::ActiveMq),
+        ("nats", Dialect::Nats),
+    ] {
+        assert_eq!(ground.parse(&with(&format!("\"{word}\""))).unwrap().access.dialect, dialect);
+    }
+    refused(&ground, &with("\"amqp\""), ":8:11:", &["unknown variant `amqp`", "`rabbitmq`"]);
+    let elsewhere = format!("{LEAST}\n[access]\ndialect = \"rabbitmq\"\n");
+    refused(&ground, &elsewhere, ":", &["unknown field `dialect`"]);
 }
 
 #[test]
