@@ -74,6 +74,7 @@ fn describe(config: &Config) -> Vec<Finding> {
         BrokerCredentials::None => "no credentials",
         BrokerCredentials::Fixed { .. } => "fixed credentials",
         BrokerCredentials::Wallet => "the wallet as user name",
+        BrokerCredentials::Client => "the client's own user name and password",
     };
     for broker in &config.broker.addresses {
         let tls = if broker.tls.is_some() { "TLS, verified" } else { "plain text" };

@@ -2,7 +2,8 @@
 //!
 //! A connection comes in through [`listener`], passes the [`door`], and becomes a [`session`], which decides about each
 //! packet from the [`mirror`] and moves octets between client and broker ([`upstream`], chosen by [`upstreams`]). The mirror is written by the
-//! chain follower alone; what sessions have to tell the chain they leave in the [`outbox`]. [`server`] starts and stops
+//! chain follower alone; what sessions have to tell the chain they leave in the [`outbox`]. Where tokens count once, those
+//! that did are in [`used_tokens`]; where contract wallets are taken, they are asked at the [`wallet_desk`]. [`server`] starts and stops
 //! it all, [`health`] says how it is.
 
 pub mod check;
@@ -20,3 +21,5 @@ pub mod shared;
 pub mod tls;
 pub mod upstream;
 pub mod upstreams;
+pub mod used_tokens;
+pub mod wallet_desk;

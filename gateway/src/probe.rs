@@ -78,8 +78,8 @@ async fn probe(upstream: &Upstream) -> Result<(), String> {
     };
     match (connack.as_slice(), upstream.credentials()) {
         ([0x20, 2, _, 0], _) => Ok(()),
-        // Under a wallet's name there is no user for a probe, so any CONNACK is a living broker.
-        ([0x20, 2, _, 1..=5], BrokerCredentials::Wallet) => Ok(()),
+        // Under a wallet's or client's name there is no user for a probe, so any CONNACK is a living broker.
+        ([0x20, 2, _, 1..=5], BrokerCredentials::Wallet | BrokerCredentials::Client) => Ok(()),
         ([0x20, 2, _, code @ (4 | 5)], _) => Err(format!(
             "it refuses the gateway (CONNACK code {code}): correct `broker.credentials`, or let the gateway in"
         )),
@@ -142,7 +142,9 @@ async fn ask(upstream: &Upstream, version: Version) -> Result<Answer, String> {
 /// CONNECT under a client id of its own, so that gateways do not end each other's probes.
 fn connect(version: Version, credentials: &BrokerCredentials) -> Vec<u8> {
     let (user_name, password) = match credentials {
-        BrokerCredentials::None | BrokerCredentials::Wallet => (None, None),
+        BrokerCredentials::None | BrokerCredentials::Wallet | BrokerCredentials::Client => {
+            (None, None)
+        }
         BrokerCredentials::Fixed { user_name, password } => {
             (Some(user_name.as_str()), Some(password.expose().as_slice()))
         }

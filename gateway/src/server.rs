@@ -35,6 +35,8 @@ use crate::outbox::Outbox;
 use crate::probe;
 use crate::shared::Shared;
 use crate::upstreams::Upstreams;
+use crate::used_tokens::{Unwritten, UsedTokens};
+use crate::wallet_desk::WalletDesk;
 
 /// Why the gateway did not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,9 @@ pub enum ServerError {
     /// The queue towards the chain.
     #[error(transparent)]
     Submitter(#[from] SubmitterError),
+    /// The tokens that were used.
+    #[error("{0}; mend it, or remove the file: every token then counts once more")]
+    UsedTokens(#[from] Unwritten),
     /// Health and metrics can no longer be served.
     #[error("health and metrics cannot be served: {0}")]
     Health(io::Error),
@@ -135,6 +140,15 @@ pub async fn run(
         outbox.clone(),
         metrics.clone(),
     ));
+    let wallet_desk = config
+        .authentication
+        .contract_wallets
+        .then(|| WalletDesk::new(config.chain.urls.clone(), &chain_health));
+    let used_tokens = match config.authentication.single_use_tokens {
+        true => Some(UsedTokens::open(&config.state_dir)?),
+        false => None,
+    };
+    let (used_tokens, ledger) = used_tokens.unzip();
     let upstreams = Arc::new(Upstreams::new(&config.broker));
     let vitals = Arc::new(Vitals::new(
         mirror.clone(),
@@ -156,6 +170,8 @@ pub async fn run(
         outbox: outbox.clone(),
         metrics,
         upstreams: upstreams.clone(),
+        wallet_desk,
+        used_tokens,
         site,
         stop: stop.clone(),
     });
@@ -181,6 +197,13 @@ pub async fn run(
             health::serve(health_socket, vitals, registry, after).await.map_err(ServerError::Health)
         }
     });
+    if let Some(ledger) = ledger {
+        let after = after.clone();
+        parts.spawn("used tokens", async move {
+            ledger.run(after).await;
+            Ok(())
+        });
+    }
     if let Some((submitter, handle)) = submitter {
         outward.spawn("submitter", {
             let last = last.clone();

@@ -14,6 +14,8 @@ use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
 use crate::upstreams::Upstreams;
+use crate::used_tokens::UsedTokens;
+use crate::wallet_desk::WalletDesk;
 
 /// Handles that all sessions share.
 #[derive(Debug)]
@@ -30,6 +32,10 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The ways to the broker.
     pub upstreams: Arc<Upstreams>,
+    /// Asks contract wallets, where the site takes them.
+    pub wallet_desk: Option<WalletDesk>,
+    /// Where each token counts once.
+    pub used_tokens: Option<UsedTokens>,
     /// Which chain, contract and broker a proof must name.
     pub site: Site,
     /// Cancelled when the gateway stops: sessions then say 0x8B and end.

@@ -54,6 +54,8 @@ pub enum CredentialKind {
     Token,
     /// The seed of a device key.
     DevicePassword,
+    /// A signature over a nonce of the gateway.
+    Challenge,
 }
 
 /// What of the proof still matters after it was accepted.
@@ -61,7 +63,7 @@ pub enum CredentialKind {
 pub struct Credential {
     /// Its kind.
     pub kind: CredentialKind,
-    /// When it was signed, Unix seconds; 0 for a device password.
+    /// When it was signed (a challenge: when it was proved), Unix seconds; 0 for a device password.
     pub issued_at: u64,
     /// From when it is worthless, Unix seconds; [`u64::MAX`] for a device password, which ends with its key.
     pub expires_at: u64,

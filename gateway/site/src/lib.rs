@@ -253,7 +253,15 @@ impl Site {
     /// # Errors
     /// If the clock is past 2106.
     pub fn token(&self, key: &Key, client_id: &str) -> Result<Login> {
-        token(key, &self.place(), client_id, 3600)
+        self.token_of_life(key, client_id, 3600)
+    }
+
+    /// A token of `key` for `client_id` that lives for so many seconds more.
+    ///
+    /// # Errors
+    /// If the clock is past 2106.
+    pub fn token_of_life(&self, key: &Key, client_id: &str, life: u64) -> Result<Login> {
+        token(key, &self.place(), client_id, life)
     }
 
     /// The CA certificate for `--cafile`.

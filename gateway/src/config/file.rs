@@ -10,8 +10,8 @@ use flytrap_policy::{Dialect, Options};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::DenyAction;
 use super::value::{Addresses, BrokerId, NodeUrl, Span};
+use super::{Authentication, DenyAction};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +22,8 @@ pub(super) struct File {
     pub(super) listener: Vec<Listener>,
     pub(super) broker: Broker,
     pub(super) gateway: Spanned<Gateway>,
+    #[serde(default)]
+    pub(super) authentication: Authentication,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -135,13 +137,14 @@ pub(super) struct BrokerTls {
     pub(super) ca: Option<Spanned<PathBuf>>,
 }
 
-/// `"none"`, `"wallet"`, or a table with a fixed user name and password.
+/// `"none"`, `"wallet"`, `"client"`, or a table with a fixed user name and password.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Credentials {
     #[default]
     None,
     Wallet,
+    Client,
     Fixed(Fixed),
 }
 
@@ -155,6 +158,7 @@ pub(super) struct Fixed {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Gateway {
+    pub(super) name: Option<Spanned<String>>,
     pub(super) record: Option<Record>,
     pub(super) key_file: Option<Spanned<PathBuf>>,
     pub(super) keystore: Option<Spanned<PathBuf>>,

@@ -34,6 +34,8 @@ pub use value::HostPort;
 pub struct Config {
     /// The file it came from, for messages.
     pub file: PathBuf,
+    /// What clients that answer a challenge take this gateway for; without it none is challenged.
+    pub name: Option<String>,
     /// Where the gateway keeps what must survive a restart.
     pub state_dir: PathBuf,
     /// Which chain, contracts and broker id to follow.
@@ -44,6 +46,8 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// Whether bans and alerts go on chain, and by whose key.
     pub recording: Recording,
+    /// Which proofs are accepted.
+    pub authentication: Authentication,
     /// Bounds on what clients may use.
     pub limits: Limits,
     /// What the registry leaves to the operator.
@@ -147,6 +151,8 @@ pub enum BrokerCredentials {
     },
     /// The wallet's address (lower case, with 0x) as user name, no password.
     Wallet,
+    /// Those of a client that proves itself by other means than user name and password; of others none.
+    Client,
 }
 
 /// Whether this gateway writes to the chain.
@@ -156,6 +162,16 @@ pub enum Recording {
     Off,
     /// Bans and alerts are sent with this key.
     On(Key),
+}
+
+/// Which proofs are accepted, beside tokens, device passwords and answers of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Authentication {
+    /// Those of contract wallets (ERC-1271), for which a node is asked.
+    pub contract_wallets: bool,
+    /// Whether each token opens one session and no more.
+    pub single_use_tokens: bool,
 }
 
 /// Bounds on clients.

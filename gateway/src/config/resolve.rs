@@ -30,15 +30,18 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
     let access = Options { dialect: file.broker.dialect, ..file.access };
     let broker = r.broker(file.broker);
     let recording = r.recording(&file.gateway);
+    let name = r.name(file.gateway.get_ref().name.as_ref());
     let limits = r.limits(&file.limits);
     let audit = r.audit(file.audit);
     let config = Config {
         file: path.to_owned(),
+        name,
         state_dir: r.at(&file.state_dir),
         chain,
         listeners,
         broker,
         recording: recording.unwrap_or(Recording::Off),
+        authentication: file.authentication,
         limits,
         access,
         audit,
@@ -199,6 +202,7 @@ impl Resolver<'_> {
         let credentials = match broker.credentials {
             file::Credentials::None => BrokerCredentials::None,
             file::Credentials::Wallet => BrokerCredentials::Wallet,
+            file::Credentials::Client => BrokerCredentials::Client,
             file::Credentials::Fixed(fixed) => {
                 let mut password = self
                     .read(
@@ -280,6 +284,16 @@ impl Resolver<'_> {
             self.problem(name, format!("`broker.tls.server_name` = {:?} is no host name or IP address: give the name in the broker's certificate", name.get_ref()));
         }
         server_name.ok()
+    }
+
+    /// What clients sign must be what people can read and type.
+    fn name(&mut self, name: Option<&Spanned<String>>) -> Option<String> {
+        let name = name?;
+        let text = name.get_ref();
+        if text.is_empty() || text.len() > 253 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            self.problem(name, format!("`gateway.name` is {text:?}, wanted 1 to 253 visible ASCII characters: the host name that clients connect to"));
+        }
+        Some(text.clone())
     }
 
     fn recording(&mut self, gateway: &Spanned<file::Gateway>) -> Option<Recording> {

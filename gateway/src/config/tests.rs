@@ -81,6 +81,8 @@ fn the_least_configuration_listens_on_this_machine_only_with_the_documented_defa
     assert_eq!(config.chain.stale_after, Duration::from_secs(60));
     assert_eq!(config.chain.distrust_after, Duration::from_secs(600));
     assert_eq!(config.access, Options::default());
+    let Authentication { contract_wallets, single_use_tokens } = config.authentication;
+    assert!(!contract_wallets && !single_use_tokens && config.name.is_none());
     assert!(matches!(config.recording, Recording::On(_)));
 }
 
@@ -96,6 +98,7 @@ fn the_example_in_deploy_is_a_valid_configuration() {
     assert!(matches!(config.broker.credentials, BrokerCredentials::Fixed { .. }));
     assert!(config.broker.addresses[0].tls.is_some());
     assert_eq!(config.access.dialect, Dialect::Plain);
+    assert_eq!(config.name.as_deref(), Some("mqtt.example.org"));
 }
 
 #[test]
@@ -312,14 +315,34 @@ fn the_dialect_is_that_of_a_broker_that_is_known() {
 }
 
 #[test]
-fn credentials_towards_the_broker_are_one_of_three_words() {
+fn credentials_towards_the_broker_are_one_of_four_words() {
     let ground = Ground::new();
     let with =
         |value: &str| LEAST.replace("[gateway]", &format!("credentials = {value}\n[gateway]"));
     let of = |value: &str| ground.parse(&with(value)).unwrap().broker.credentials;
     assert!(matches!(of("\"none\""), BrokerCredentials::None));
     assert!(matches!(of("\"wallet\""), BrokerCredentials::Wallet));
+    assert!(matches!(of("\"client\""), BrokerCredentials::Client));
     refused(&ground, &with("\"other\""), ":9:15:", &["unknown variant `other`"]);
+}
+
+#[test]
+fn a_name_is_what_people_can_read_and_type() {
+    let ground = Ground::new();
+    let name = |text: &str| {
+        LEAST.replace(
+            "key_file = \"gateway.key\"",
+            &format!("name = \"{text}\"\nkey_file = \"gateway.key\""),
+        )
+    };
+    assert_eq!(
+        ground.parse(&name("mqtt.example.org")).unwrap().name.as_deref(),
+        Some("mqtt.example.org")
+    );
+    let too_long = "x".repeat(254);
+    for wrong in ["", "two words", "é", "a\\u0000", &too_long] {
+        refused(&ground, &name(wrong), ":10:8:", &["`gateway.name`", "host name"]);
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The broker's consent: CONNECT goes to the broker that the session prefers, and on to the next while none answers.
 
-use flytrap_mqtt::{Connect, Version, reason};
+use flytrap_mqtt::{Connect, Version, kind, reason};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use super::handshake::{Refused, read_frame};
+use super::handshake::{Refused, Unread, read_frame};
 use crate::shared::Shared;
 use crate::upstream::Stream;
 use crate::upstreams::{Broker, Carried};
@@ -75,9 +75,9 @@ async fn one(
     let most = shared.config.limits.max_packet_octets;
     let mut octets = Vec::new();
     let answered = timeout_at(deadline.min(Instant::now() + waited), async {
-        stream.write_all(towards).await.map_err(|_| Refused::NoConnect("closed"))?;
-        stream.flush().await.map_err(|_| Refused::NoConnect("closed"))?;
-        read_frame(&mut stream, &mut octets, most).await
+        stream.write_all(towards).await.map_err(|_| Unread::Lost)?;
+        stream.flush().await.map_err(|_| Unread::Lost)?;
+        read_frame(&mut stream, &mut octets, most, |found| found == kind::CONNACK).await
     });
     let (word, why) = match answered.await {
         Ok(Ok(length)) => {

@@ -64,6 +64,12 @@ class Client:
             properties = Properties(PacketTypes.CONNECT)
             if "session_expiry" in order:
                 properties.SessionExpiryInterval = order["session_expiry"]
+            if "method" in order:
+                properties.AuthenticationMethod = order["method"]
+            if "data" in order:
+                properties.AuthenticationData = order["data"].encode()
+            if "user" in order:
+                properties.UserProperty = [tuple(pair) for pair in order["user"]]
             start["properties"] = properties
         client.connect(order["host"], order["port"], keepalive=order.get("keep_alive", 60), **start)
         client.loop_start()

@@ -11,6 +11,7 @@ pub mod foreign;
 pub mod http;
 pub mod onchain;
 pub mod process;
+pub mod proofs;
 pub mod raw;
 pub mod relay;
 pub mod stock;
