@@ -1,16 +1,13 @@
-//! `flytrap access`, `flytrap device`, `flytrap token`: who may, which keys act, and how clients log in.
+//! `flytrap access` and `flytrap token`: who may, and how clients log in.
 
 use std::io::{IsTerminal, Write};
 
 use alloy::primitives::{Address, U256};
-use eyre::{Result, WrapErr, bail, eyre};
+use eyre::{Result, bail, eyre};
 use flytrap_chain::Wallet;
-use flytrap_chain::keys::Key;
 use flytrap_chain::wallet::Reason;
 use flytrap_policy::{Event, Right, credential};
-use rand::TryRngCore;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use crate::args::{self, Global, Why};
 use crate::broker::right_text;
@@ -198,109 +195,6 @@ async fn show(global: &Global, whose: Address, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// `flytrap device …`
-pub(crate) async fn device(global: &Global, command: &args::Device) -> Result<()> {
-    use args::Device as D;
-    match command {
-        D::New { end } => {
-            let wallet = global.wallet().await?;
-            let until = end.second(wallet.block_time().await?)?;
-            let password = new_password()?;
-            let key = device_key(&password)?;
-            let sent = wallet.authorize_device_key(&key, until).await?;
-            let user = key.address().to_string();
-            let sentence = format!(
-                "user name  {user}\npassword   {}\n\nThe device logs in with these, over TLS only, as {} until {}. The password is shown this once.",
-                *password,
-                wallet.address(),
-                utc(until)
-            );
-            done(
-                global,
-                &sentence,
-                &sent,
-                json!({ "userName": user, "password": *password, "until": until }),
-            );
-        }
-        D::Authorize { device_key_file, end } => {
-            let wallet = global.wallet().await?;
-            let key = Key::read(device_key_file, None)?;
-            let until = end.second(wallet.block_time().await?)?;
-            let sent = wallet.authorize_device_key(&key, until).await?;
-            let sentence =
-                format!("{} acts for {} until {}.", key.address(), wallet.address(), utc(until));
-            done(global, &sentence, &sent, json!({ "device": key.address(), "until": until }));
-        }
-        D::Revoke { device } => {
-            let sent = global.wallet().await?.revoke_device(*device).await?;
-            done(global, &format!("{device} acts for you no more."), &sent, json!({}));
-        }
-        D::RevokeAll => {
-            let sent = global.wallet().await?.revoke_all_devices().await?;
-            done(global, "No device key acts for you any more.", &sent, json!({}));
-        }
-        D::List { wallet } => {
-            let whose = match wallet {
-                Some(wallet) => *wallet,
-                None => global.key().wrap_err("name a wallet with --wallet, or")?.address(),
-            };
-            list_devices(global, whose).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn list_devices(global: &Global, whose: Address) -> Result<()> {
-    let state = global.state(&global.contracts().await?, &[whose]).await?;
-    let now = state.now();
-    let mut keys: Vec<Address> = state
-        .entries
-        .iter()
-        .filter_map(|entry| match entry.event {
-            Event::DeviceAuthorized { wallet, device, .. } if wallet == whose => Some(device),
-            _ => None,
-        })
-        .collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let known = |key: &Address| state.registry.device(*key).filter(|device| device.wallet == whose);
-    let rows: Vec<_> = keys
-        .iter()
-        .filter_map(|key| {
-            Some((*key, known(key)?.until, state.registry.wallet_of(*key, now) == Some(whose)))
-        })
-        .collect();
-    if global.json {
-        let rows = rows
-            .iter()
-            .map(|(key, until, acts)| json!({ "device": key, "until": until, "acts": acts }));
-        tell::line(Value::Array(rows.collect()).to_string());
-        return Ok(());
-    }
-    let mut table = vec![vec!["DEVICE".to_owned(), "STATE".into()]];
-    table.extend(rows.iter().map(|(key, until, acts)| {
-        let text = if *acts { format!("acts until {}", utc(*until)) } else { "ended".to_owned() };
-        vec![key.to_string(), text]
-    }));
-    tell::table(&table);
-    Ok(())
-}
-
-/// 20 octets of the system's randomness, as a device password.
-fn new_password() -> Result<Zeroizing<String>> {
-    let mut seed = Zeroizing::new([0; 20]);
-    rand::rngs::OsRng
-        .try_fill_bytes(seed.as_mut_slice())
-        .wrap_err("the system gives no randomness")?;
-    Ok(Zeroizing::new(credential::device_password(&seed)))
-}
-
-fn device_key(password: &str) -> Result<Key> {
-    let key = credential::device_key(password.as_bytes())?;
-    let digits = Zeroizing::new(alloy::hex::encode(key.secret().as_slice()));
-    Key::from_hex(&digits).ok_or_else(|| eyre!("the password gives no key: try again"))
-}
-
 /// `flytrap token …`
 pub(crate) async fn token(global: &Global, command: &args::Token) -> Result<()> {
     match command {
@@ -346,21 +240,4 @@ async fn make_token(global: &Global, client_id: &str, life: u64) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn device_passwords_are_27_characters_and_never_the_same() {
-        let (one, other) =
-            (new_password().expect("randomness"), new_password().expect("randomness"));
-        assert_eq!(one.len(), 27);
-        assert_ne!(one, other);
-        assert_ne!(
-            device_key(&one).expect("a key").address(),
-            device_key(&other).expect("a key").address()
-        );
-    }
 }

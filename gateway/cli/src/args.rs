@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use flytrap_policy::{NamingPolicy, Offer, Right};
 use url::Url;
 
+use crate::settings::{self, Format, Server};
 pub(crate) use crate::units::Moment;
 use crate::units::{self, Amount, Span};
 
@@ -436,11 +437,8 @@ pub(crate) enum Access {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Device {
-    /// Make a device password and let its key act for your wallet.
-    New {
-        #[command(flatten)]
-        end: End,
-    },
+    /// Make a device password, let its key act for your wallet, and print what the device needs, ready to paste.
+    Add(AddDevice),
     /// Let a key act for your wallet.
     Authorize {
         /// File with the device's private key, which has to agree.
@@ -463,6 +461,27 @@ pub(crate) enum Device {
         #[arg(long, value_parser = units::address)]
         wallet: Option<Address>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddDevice {
+    #[command(flatten)]
+    pub(crate) end: End,
+    /// The gateway, such as mqtts://host:8883; default: the first that is on chain.
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<Server>,
+    /// The device's client id; default: made of its address.
+    #[arg(long, value_name = "ID", value_parser = settings::client_id)]
+    pub(crate) client_id: Option<String>,
+    /// Certificates to trust, where the device's system does not trust the gateway's by itself.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Topic to publish to, for software that wants to know.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Option<String>,
+    /// Whose settings.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Subcommand)]
@@ -607,7 +626,8 @@ mod tests {
             ),
             "access buy subscribe farm/n1 --periods 2 --max-price 0.02ether --yes",
             &format!("access revoke {WALLET} subscribe farm/n1 --note ended"),
-            "device new --life 365d",
+            "device add --life 365d",
+            "device add --life 1d --server mqtts://gw:1 --client-id n1 --format homeassistant",
             "token make --client-id dev1 --life 30d",
             "token invalidate --before 2026-01-01",
             &format!("ban add {WALLET} --life 1h --reason flood"),
@@ -636,6 +656,9 @@ mod tests {
             "access buy subscribe farm/n1 --periods 0",
             "topic register farm --subscribe 0.01ether",
             "token make --life 30",
+            "device add --life 1d --server gw:1",
+            "device add --life 1d --client-id a;b",
+            "device add --life 1d --format ini",
             "--key-file a --keystore b broker show",
             &format!("ban add {}ab --life 1h", WALLET),
         ];
