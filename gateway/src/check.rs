@@ -68,7 +68,11 @@ fn describe(config: &Config) -> Vec<Finding> {
             (None, true) => "plain text, tokens accepted",
             (None, false) => "plain text, and tokens are refused on it: nobody can log in there",
         };
-        findings.push(ok(format!("listener {} {}: {how}", listener.name, listener.bind)));
+        let kind = if listener.websocket.is_some() { "WebSocket, " } else { "" };
+        let behind =
+            if listener.proxy_protocol { ", behind balancers (PROXY protocol)" } else { "" };
+        findings
+            .push(ok(format!("listener {} {}: {kind}{how}{behind}", listener.name, listener.bind)));
     }
     let credentials = match config.broker.credentials {
         BrokerCredentials::None => "no credentials",

@@ -21,7 +21,7 @@ pub struct Metrics {
     pub connections: Family<ListenerLabel, Gauge>,
     /// Connections accepted since the start.
     pub connections_accepted: Family<ListenerLabel, Counter>,
-    /// Connections dropped before anything was read, by why.
+    /// Connections dropped before MQTT began, by why.
     pub connections_dropped: Family<DropLabel, Counter>,
     /// Sessions that are past CONNECT now.
     pub sessions: Gauge,
@@ -82,10 +82,10 @@ pub struct ListenerLabel {
     pub listener: Arc<str>,
 }
 
-/// Why a connection was dropped unread.
+/// Why a connection was dropped before MQTT began.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DropLabel {
-    /// `full`, `origin_full`, `banned`, `tls`.
+    /// `full`, `origin_full`, `banned`, `untrusted_peer`, `proxy_header`, `tls`, `upgrade`, `deadline`.
     pub reason: &'static str,
 }
 
@@ -154,7 +154,7 @@ impl Metrics {
         );
         registry.register(
             "connections_dropped",
-            "Connections dropped before anything was read",
+            "Connections dropped before MQTT began",
             m.connections_dropped.clone(),
         );
         registry.register("sessions", "Sessions that are past CONNECT", m.sessions.clone());
@@ -225,7 +225,7 @@ impl Metrics {
         self.authorizations.get_or_create(&AuthorizationLabel { action, outcome }).inc();
     }
 
-    /// Counts one connection dropped unread.
+    /// Counts one connection dropped before MQTT began.
     pub fn dropped(&self, reason: &'static str) {
         self.connections_dropped.get_or_create(&DropLabel { reason }).inc();
     }

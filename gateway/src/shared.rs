@@ -45,7 +45,7 @@ pub struct Shared {
 /// The client's end of one connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// As the socket tells it, an IPv4 address in IPv6 clothes unclothed.
+    /// As the socket tells it, or a balancer that is believed; an IPv4 address in IPv6 clothes unclothed.
     pub addr: SocketAddr,
     /// What failures and bans are counted by.
     pub origin: Origin,

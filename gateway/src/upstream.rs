@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client, server};
 
 use crate::config::{BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, HostPort};
+use crate::websocket::WebSocket;
 
-/// One connection, to a client or to the broker, plain or TLS. `TCP_NODELAY` is on.
+/// One connection, to a client or to the broker, plain or TLS, and of clients by WebSocket. `TCP_NODELAY` is on.
 #[derive(Debug)]
 pub enum Stream {
     /// Plain text, either side.
@@ -22,6 +23,8 @@ pub enum Stream {
     Client(Box<server::TlsStream<TcpStream>>),
     /// The broker over TLS.
     Broker(Box<client::TlsStream<TcpStream>>),
+    /// A client over WebSocket, over one of the first two.
+    WebSocket(Box<WebSocket<Stream>>),
 }
 
 impl Stream {
@@ -31,12 +34,23 @@ impl Stream {
             Self::Tcp(socket) => socket,
             Self::Client(tls) => tls.get_ref().0,
             Self::Broker(tls) => tls.get_ref().0,
+            Self::WebSocket(socket) => socket.get_ref().socket(),
         }
     }
 
-    /// Whether octets are encrypted.
-    pub fn is_tls(&self) -> bool {
-        !matches!(self, Self::Tcp(_))
+    /// Tells a client why and closes, in a way that the answer arrives although octets of the client lie unread.
+    pub(crate) async fn turn_away(mut self, answer: &[u8]) {
+        let patience = Duration::from_millis(500);
+        let _ = timeout(patience, async {
+            self.write_all(answer).await?;
+            self.shutdown().await?;
+            let (mut unread, mut most) = ([0; 1024], 64);
+            while most > 0 && self.read(&mut unread).await? > 0 {
+                most -= 1;
+            }
+            io::Result::Ok(())
+        })
+        .await;
     }
 }
 
@@ -52,6 +66,10 @@ macro_rules! each {
                 $call
             }
             Stream::Broker($inner) => {
+                let $inner = Pin::new(&mut **$inner);
+                $call
+            }
+            Stream::WebSocket($inner) => {
                 let $inner = Pin::new(&mut **$inner);
                 $call
             }
@@ -91,6 +109,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(s) => s.is_write_vectored(),
             Self::Client(s) => s.is_write_vectored(),
             Self::Broker(s) => s.is_write_vectored(),
+            Self::WebSocket(s) => s.is_write_vectored(),
         }
     }
 

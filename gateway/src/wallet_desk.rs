@@ -8,7 +8,7 @@ use flytrap_policy::Origin;
 use flytrap_policy::credential::WalletQuestion;
 use url::Url;
 
-use crate::listener::Seats;
+use crate::seats::Seats;
 
 /// Questions at a time. Each takes a node some milliseconds, and at most two seconds.
 const MOST_QUESTIONS: usize = 16;
@@ -45,7 +45,8 @@ impl WalletDesk {
     /// # Errors
     /// [`Unanswered`].
     pub async fn ask(&self, origin: Origin, question: &WalletQuestion) -> Result<bool, Unanswered> {
-        let _seat = self.seats.take(origin).map_err(|_| Unanswered::Busy)?;
+        let mut seat = self.seats.take().map_err(|_| Unanswered::Busy)?;
+        seat.assign(origin).map_err(|_| Unanswered::Busy)?;
         let answer = self.wallets.has_signed(question).await;
         answer.map_err(|error| Unanswered::NodeSilent(error.to_string()))
     }

@@ -10,7 +10,7 @@ use flytrap_policy::{Dialect, Options};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::value::{Addresses, BrokerId, NodeUrl, Span};
+use super::value::{Addresses, BrokerId, Network, NodeUrl, Span};
 use super::{Authentication, DenyAction};
 
 #[derive(Debug, Deserialize)]
@@ -78,11 +78,22 @@ pub(super) struct Listener {
     #[serde(default = "Listener::deny_action")]
     pub(super) deny_action: DenyAction,
     pub(super) tls: Option<ListenerTls>,
+    pub(super) websocket: Option<WebSocket>,
+    #[serde(default = "Listener::proxy_protocol")]
+    pub(super) proxy_protocol: Spanned<ProxyProtocol>,
+    #[serde(default = "Listener::trusted_peers")]
+    pub(super) trusted_peers: Spanned<Vec<Network>>,
 }
 
 impl Listener {
     fn deny_action() -> DenyAction {
         DenyAction::Acknowledge
+    }
+    fn proxy_protocol() -> Spanned<ProxyProtocol> {
+        Spanned::new(0..0, ProxyProtocol::Off)
+    }
+    fn trusted_peers() -> Spanned<Vec<Network>> {
+        Spanned::new(0..0, Vec::new())
     }
 
     /// What is used where the file names no listener: this machine only.
@@ -93,7 +104,33 @@ impl Listener {
             allow_tokens_without_tls: false,
             deny_action: Self::deny_action(),
             tls: None,
+            websocket: None,
+            proxy_protocol: Self::proxy_protocol(),
+            trusted_peers: Self::trusted_peers(),
         }
+    }
+}
+
+/// Whether connections begin with a PROXY header. There is no "optional": whoever reaches the port could then choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ProxyProtocol {
+    Off,
+    Required,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebSocket {
+    #[serde(default = "WebSocket::path")]
+    pub(super) path: Spanned<String>,
+    #[serde(default)]
+    pub(super) allowed_origins: Vec<Spanned<String>>,
+}
+
+impl WebSocket {
+    fn path() -> Spanned<String> {
+        Spanned::new(0..0, "/mqtt".to_owned())
     }
 }
 

@@ -14,7 +14,7 @@ mod secret;
 mod tests;
 mod value;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub use problem::{Problem, Problems};
 pub(crate) use read::{Readers, pseudonym_key, read};
 pub use secret::Secret;
 pub use value::HostPort;
+
+use crate::proxy::TrustedPeers;
 
 /// The whole configuration of one gateway.
 #[derive(Debug)]
@@ -94,6 +96,28 @@ pub struct ListenerConfig {
     pub deny_action: DenyAction,
     /// Certificate and key, ready to use; `None` is plain text.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// MQTT over WebSocket instead of MQTT at once.
+    pub websocket: Option<WebSocketConfig>,
+    /// Every connection must begin with a PROXY header of one of `trusted_peers`.
+    pub proxy_protocol: bool,
+    /// Balancers and proxies whose word about a client's address is taken.
+    pub trusted_peers: TrustedPeers,
+}
+
+impl ListenerConfig {
+    /// Whether `peer` will name the client that it speaks for.
+    pub fn speaks_for_others(&self, peer: IpAddr) -> bool {
+        (self.proxy_protocol || self.websocket.is_some()) && self.trusted_peers.contains(peer)
+    }
+}
+
+/// MQTT over WebSocket on one listener.
+#[derive(Debug, Clone)]
+pub struct WebSocketConfig {
+    /// Path of the request, such as `/mqtt`.
+    pub path: String,
+    /// Web origins (scheme, host, port as browsers send them) whose pages may connect; empty: all.
+    pub allowed_origins: Vec<String>,
 }
 
 /// How a refused PUBLISH looks to a client whose protocol cannot be told.

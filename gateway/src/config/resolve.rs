@@ -10,6 +10,7 @@ use std::time::Duration;
 use flytrap_chain::keys::Key;
 use flytrap_policy::Options;
 use toml::Spanned;
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::file::{self, File};
@@ -18,8 +19,9 @@ use super::read::{Readers, pseudonym_key, read};
 use super::value::{Addresses, Span};
 use super::{
     AuditConfig, BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Config,
-    HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, Secret,
+    HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, Secret, WebSocketConfig,
 };
+use crate::proxy::TrustedPeers;
 use crate::tls;
 
 pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Problems> {
@@ -168,13 +170,18 @@ impl Resolver<'_> {
                 );
                 self.problem(&listener.bind, wrong);
             }
+            self.check_trust(&listener);
             let tls = listener.tls.as_ref().and_then(|tls| self.listener_tls(tls));
+            let networks = listener.trusted_peers.into_inner();
             resolved.push(Arc::new(ListenerConfig {
                 name: listener.name.into_inner(),
                 bind,
                 allow_tokens_without_tls: listener.allow_tokens_without_tls,
                 deny_action: listener.deny_action,
                 tls,
+                websocket: listener.websocket.map(|websocket| self.websocket(websocket)),
+                proxy_protocol: *listener.proxy_protocol.get_ref() == file::ProxyProtocol::Required,
+                trusted_peers: TrustedPeers::new(networks.into_iter().map(|n| n.0).collect()),
             }));
         }
         resolved
@@ -194,6 +201,54 @@ impl Resolver<'_> {
                 self.problem(&tls.key, format!("`listener.tls.key`: {wrong}"));
                 None
             }
+        }
+    }
+
+    fn websocket(&mut self, websocket: file::WebSocket) -> WebSocketConfig {
+        let path = websocket.path.get_ref();
+        let is_path = path.starts_with('/')
+            && path.bytes().all(|b| b.is_ascii_graphic() && !b"?#%\"<>\\^`{|}".contains(&b));
+        if !is_path {
+            self.problem(
+                &websocket.path,
+                format!("`listener.websocket.path` is {path:?}, wanted a path such as \"/mqtt\""),
+            );
+        }
+        for origin in &websocket.allowed_origins {
+            let given = origin.get_ref();
+            // As browsers write it, since it is compared octet by octet: lower case, no default port, no path.
+            let wanted = Url::parse(given).map(|url| url.origin().ascii_serialization());
+            match wanted {
+                Ok(wanted) if wanted == *given && wanted != "null" => {}
+                Ok(wanted) if wanted != "null" => self.problem(
+                    origin,
+                    format!("`listener.websocket.allowed_origins`: browsers write \"{given}\" as \"{wanted}\""),
+                ),
+                _ => self.problem(
+                    origin,
+                    format!("`listener.websocket.allowed_origins`: \"{given}\" is no origin, wanted such as \"https://app.example\""),
+                ),
+            }
+        }
+        let allowed_origins =
+            websocket.allowed_origins.into_iter().map(Spanned::into_inner).collect();
+        WebSocketConfig { path: websocket.path.into_inner(), allowed_origins }
+    }
+
+    fn check_trust(&mut self, listener: &file::Listener) {
+        let is_required = *listener.proxy_protocol.get_ref() == file::ProxyProtocol::Required;
+        let trusted = &listener.trusted_peers;
+        if is_required && trusted.get_ref().is_empty() {
+            self.problem(
+                &listener.proxy_protocol,
+                "`listener.proxy_protocol` is \"required\" and nobody is believed: name the balancers in `trusted_peers`",
+            );
+        }
+        if !trusted.get_ref().is_empty() && !is_required && listener.websocket.is_none() {
+            self.problem(
+                trusted,
+                "`listener.trusted_peers` has no effect without `proxy_protocol = \"required\"` or [listener.websocket]: add one, or remove it",
+            );
         }
     }
 

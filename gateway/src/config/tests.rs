@@ -93,7 +93,8 @@ fn the_example_in_deploy_is_a_valid_configuration() {
     let here = ground.0.path().display().to_string();
     let text = example.replace("/etc/flytrap", &here).replace("/var/lib/flytrap", &here);
     let config = ground.parse(&text).unwrap();
-    assert_eq!(config.listeners.len(), 2, "one plain, one TLS");
+    assert_eq!(config.listeners.len(), 3, "one plain, one TLS, one WebSocket behind balancers");
+    assert!(config.listeners.iter().any(|l| l.websocket.is_some() && l.proxy_protocol));
     assert!(config.listeners.iter().any(|listener| listener.tls.is_some()));
     assert!(matches!(config.broker.credentials, BrokerCredentials::Fixed { .. }));
     assert!(config.broker.addresses[0].tls.is_some());
@@ -219,6 +220,54 @@ fn certificate_and_key_must_be_there_belong_together_and_be_kept() {
         ":17:7:",
         &["of that very certificate"],
     );
+}
+
+#[test]
+fn a_websocket_listener_has_a_path_and_origins_as_browsers_write_them() {
+    let ground = Ground::new();
+    let with = |lines: &str| {
+        format!(
+            "{LEAST}\n[[listener]]\nname = \"ws\"\nbind = \"127.0.0.1:0\"\n[listener.websocket]\n{lines}"
+        )
+    };
+    let config = ground.parse(&with("")).unwrap();
+    let websocket = config.listeners[0].websocket.as_ref().unwrap();
+    assert_eq!((websocket.path.as_str(), websocket.allowed_origins.len()), ("/mqtt", 0));
+    refused(&ground, &with("path = \"mqtt\""), ":16:8:", &["wanted a path such as"]);
+    refused(&ground, &with("path = \"/mqtt?a\""), ":16:8:", &["wanted a path such as"]);
+    let origins = |origin: &str| with(&format!("allowed_origins = [\"{origin}\"]"));
+    for origin in ["https://app.example", "http://localhost:8080", "http://[::1]:8080"] {
+        assert!(ground.parse(&origins(origin)).is_ok(), "{origin}");
+    }
+    for (origin, word) in [
+        ("https://App.example/", "\"https://app.example\""),
+        ("https://app.example:443", "\"https://app.example\""),
+        ("app.example", "no origin"),
+        ("*", "no origin"),
+        ("data:x", "no origin"),
+    ] {
+        refused(&ground, &origins(origin), ":16:20:", &["allowed_origins", word]);
+    }
+}
+
+#[test]
+fn whose_word_is_taken_is_listed_and_never_everyone() {
+    let ground = Ground::new();
+    let with = |lines: &str| {
+        format!("{LEAST}\n[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\n{lines}\n")
+    };
+    let required = "proxy_protocol = \"required\"";
+    refused(&ground, &with(required), ":15:18:", &["nobody is believed", "trusted_peers"]);
+    refused(&ground, &with("trusted_peers = [\"10.0.0.1\"]"), ":15:17:", &["has no effect"]);
+    refused(&ground, &with("trusted_peers = [\"0.0.0.0/0\"]"), ":15:17:", &["is everyone"]);
+    refused(&ground, &with("proxy_protocol = \"optional\""), ":15:18:", &["unknown variant"]);
+    let both = with(&format!("{required}\ntrusted_peers = [\"10.0.0.0/8\", \"2001:db8::1\"]"));
+    let config = ground.parse(&both).unwrap();
+    let listener = &config.listeners[0];
+    assert!(listener.speaks_for_others([10, 1, 2, 3].into()));
+    assert!(!listener.speaks_for_others([11, 1, 2, 3].into()));
+    let forwarded = with("trusted_peers = [\"10.0.0.1\"]\n[listener.websocket]");
+    assert!(ground.parse(&forwarded).unwrap().listeners[0].speaks_for_others([10, 0, 0, 1].into()));
 }
 
 #[test]

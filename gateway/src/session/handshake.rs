@@ -127,7 +127,7 @@ pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Op
                 Refused::NoConnect(_) => debug!(peer = %peer.addr, why = %refused, "no session"),
                 _ => info!(peer = %peer.addr, why = %refused, "session refused"),
             }
-            turn_away(client, &refused.answer(takes)).await;
+            client.turn_away(&refused.answer(takes)).await;
             None
         }
     }
@@ -403,19 +403,4 @@ pub(super) async fn read_frame(
             Err(_) => return Err(Unread::Lost),
         }
     }
-}
-
-/// Tells the client why and closes, in a way that the answer arrives although octets of the client lie unread.
-async fn turn_away(mut client: Stream, answer: &[u8]) {
-    let patience = Duration::from_millis(500);
-    let _ = timeout(patience, async {
-        client.write_all(answer).await?;
-        client.shutdown().await?;
-        let (mut unread, mut most) = ([0; 1024], 64);
-        while most > 0 && client.read(&mut unread).await? > 0 {
-            most -= 1;
-        }
-        std::io::Result::Ok(())
-    })
-    .await;
 }

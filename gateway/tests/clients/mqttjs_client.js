@@ -24,6 +24,7 @@ const orders = {
       username: order.user_name ?? undefined, password: order.password ?? undefined, clean: order.clean, keepalive: order.keep_alive ?? 60,
       reconnectPeriod: 0, connectTimeout: 10_000, ...(version === 3 ? { protocolId: 'MQIsdp' } : {}),
     };
+    if (order.websocket) Object.assign(options, { protocol: order.ca ? 'wss' : 'ws', hostname: order.host, path: order.websocket });
     if (order.ca) Object.assign(options, { ca: fs.readFileSync(order.ca), servername: 'localhost' });
     if (order.will) options.will = { ...order.will, payload: Buffer.from(order.will.payload) };
     if (version === 5 && 'session_expiry' in order) options.properties = { sessionExpiryInterval: order.session_expiry };

@@ -15,6 +15,7 @@ pub mod proofs;
 pub mod raw;
 pub mod relay;
 pub mod stock;
+pub mod websocket;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -458,7 +458,11 @@ impl Raw {
         Ok(Self::over(version, TlsConnector::from(config).connect(name, stream).await?))
     }
 
-    fn over(version: Version, stream: impl Stream + 'static) -> Self {
+    /// Over any stream.
+    pub fn over(
+        version: Version,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Self {
         Self { stream: Box::new(stream), pending: Vec::new(), version, next_id: 1_000 }
     }
 
