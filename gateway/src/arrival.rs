@@ -28,6 +28,7 @@ use crate::websocket::{NoUpgrade, Request};
 #[derive(Debug)]
 pub(crate) struct Arrival {
     socket: TcpStream,
+    reached: SocketAddr,
     listener: Arc<ListenerConfig>,
     accepted: Instant,
     visitor: Visitor,
@@ -87,11 +88,15 @@ impl Arrival {
                 return None;
             }
         };
-        if let Err(error) = socket.set_nodelay(true) {
-            debug!(peer = %addr, %error, "connection was gone before it was accepted");
-            return None;
-        }
-        Some(Self { socket, listener: listener.clone(), accepted, visitor })
+        let reached = socket.set_nodelay(true).and_then(|()| socket.local_addr());
+        let reached = match reached {
+            Ok(reached) => SocketAddr::new(reached.ip().to_canonical(), reached.port()),
+            Err(error) => {
+                debug!(peer = %addr, %error, "connection was gone before it was accepted");
+                return None;
+            }
+        };
+        Some(Self { socket, reached, listener: listener.clone(), accepted, visitor })
     }
 
     /// Everything that has to be read before MQTT begins, until the connect deadline. `None`: there is no client. The seat is to be kept
@@ -111,7 +116,7 @@ impl Arrival {
     }
 
     async fn unwrap(self, shared: &Shared) -> Option<(Stream, Peer, Seat)> {
-        let Self { mut socket, listener, accepted, mut visitor } = self;
+        let Self { mut socket, reached, listener, accepted, mut visitor } = self;
         if listener.proxy_protocol {
             let client = match proxy::read_header(&mut socket).await {
                 Ok(client) => client.unwrap_or(visitor.addr),
@@ -136,7 +141,7 @@ impl Arrival {
         }
         let Visitor { addr, seat, trial, .. } = visitor;
         let (tls, origin) = (listener.tls.is_some(), Origin::from(addr.ip()));
-        Some((stream, Peer { addr, origin, listener, tls, accepted, trial }, seat))
+        Some((stream, Peer { addr, reached, origin, listener, tls, accepted, trial }, seat))
     }
 }
 

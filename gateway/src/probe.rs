@@ -114,7 +114,7 @@ enum Answer {
 }
 
 async fn ask(upstream: &Upstream, version: Version) -> Result<Answer, String> {
-    let mut broker = upstream.dial().await.map_err(|e| e.to_string())?;
+    let mut broker = upstream.dial(None).await.map_err(|e| e.to_string())?;
     let exchange = async {
         broker.write_all(&connect(version, upstream.credentials())).await?;
         broker.flush().await?;

@@ -1,13 +1,13 @@
-//! Whose connection it is, where a balancer stands in between: the PROXY protocol, and who is believed.
+//! Whose connection it is, where a balancer stands in between: the PROXY protocol in both directions, and who is believed.
 //!
-//! A listener that requires a header reads it before anything else, and only from listed peers; what anyone else
-//! says about addresses is never looked at.
+//! Towards clients, a listener that requires a header reads it before anything else, and only from listed peers; what anyone else
+//! says about addresses is never looked at. Towards the broker, one of version 2 names the client.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use proxy_header::{ParseConfig, Protocol, ProxyHeader};
+use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// What a header of version 2 begins with.
@@ -134,6 +134,41 @@ fn parse(octets: &[u8]) -> Result<Option<SocketAddr>, NoHeader> {
         .proxied_address()
         .filter(|proxied| proxied.protocol == Protocol::Stream)
         .map(|proxied| SocketAddr::new(proxied.source.ip().to_canonical(), proxied.source.port())))
+}
+
+/// Both ends of a client's connection, for the broker's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// The client.
+    pub client: SocketAddr,
+    /// The address that it reached.
+    pub gateway: SocketAddr,
+}
+
+/// A header of version 2; without ends, that of a connection of the gateway's own.
+pub(crate) fn header(ends: Option<Ends>) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let header = match ends {
+        None => ProxyHeader::with_local(),
+        Some(Ends { client, gateway }) => {
+            // A header has one family: behind a balancer the client may be of another than the connection that brought it.
+            let destination = if client.is_ipv4() == gateway.is_ipv4() {
+                gateway
+            } else {
+                let unspecified: IpAddr =
+                    if client.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+                SocketAddr::new(unspecified, gateway.port())
+            };
+            ProxyHeader::with_address(ProxiedAddress {
+                protocol: Protocol::Stream,
+                source: client,
+                destination,
+            })
+        }
+    };
+    // The buffer grows, and addresses always fit.
+    let _ = header.encode_v2(&mut octets);
+    octets
 }
 
 #[cfg(test)]
@@ -279,6 +314,18 @@ mod tests {
             assert_eq!(trusted.contains(peer.parse().unwrap()), wanted, "{peer}");
         }
         assert!(!TrustedPeers::default().contains([10, 0, 0, 1].into()));
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_is_what_is_read() {
+        let gateway = "198.51.100.1:8883".parse().unwrap();
+        for client in ["192.0.2.7:4711", "[2001:db8::7]:4711"] {
+            let client = client.parse().unwrap();
+            let sent = header(Some(Ends { client, gateway }));
+            assert_eq!(read(&sent).await.unwrap(), Some(client), "{sent:02x?}");
+        }
+        assert_eq!(header(None), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
+        assert_eq!(read(&header(None)).await.unwrap(), None);
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use crate::door::{Door, Trial};
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
+use crate::proxy::Ends;
 use crate::upstreams::Upstreams;
 use crate::used_tokens::UsedTokens;
 use crate::wallet_desk::WalletDesk;
@@ -47,6 +48,8 @@ pub struct Shared {
 pub struct Peer {
     /// As the socket tells it, or a balancer that is believed; an IPv4 address in IPv6 clothes unclothed.
     pub addr: SocketAddr,
+    /// Our address that it, or the balancer, reached.
+    pub reached: SocketAddr,
     /// What failures and bans are counted by.
     pub origin: Origin,
     /// Where it came in.
@@ -60,6 +63,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// For brokers that are told whose connection it is.
+    pub fn ends(&self) -> Ends {
+        Ends { client: self.addr, gateway: self.reached }
+    }
+
     /// When an unproven connection must end.
     pub fn deadline(&self, config: &Config) -> Instant {
         self.accepted + config.limits.connect_deadline

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client, server};
 
 use crate::config::{BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, HostPort};
+use crate::proxy::{self, Ends};
 use crate::websocket::WebSocket;
 
 /// One connection, to a client or to the broker, plain or TLS, and of clients by WebSocket. `TCP_NODELAY` is on.
@@ -130,6 +131,7 @@ pub struct Upstream {
     tls: Option<BrokerTls>,
     connect_timeout: Duration,
     credentials: BrokerCredentials,
+    send_proxy: bool,
 }
 
 /// Why the broker could not be reached. All of it is the operator's to mend, none of it the client's fault.
@@ -185,6 +187,7 @@ impl Upstream {
             tls: to.tls.clone(),
             connect_timeout: config.connect_timeout,
             credentials: config.credentials.clone(),
+            send_proxy: config.send_proxy,
         }
     }
 
@@ -203,19 +206,24 @@ impl Upstream {
         self.connect_timeout
     }
 
-    /// Connects, with TLS and its certificate verified where the configuration says so.
+    /// Connects, with TLS and its certificate verified where the configuration says so. `ends`: whose connection it is, for brokers that
+    /// are told; `None` for one of the gateway's own.
     ///
     /// # Errors
     /// [`DialError`], after at most [`Upstream::connect_timeout`].
-    pub async fn dial(&self) -> Result<Stream, DialError> {
+    pub async fn dial(&self, ends: Option<Ends>) -> Result<Stream, DialError> {
         let address = || self.address.clone();
         let connected = async {
-            let socket = TcpStream::connect((self.address.host.as_str(), self.address.port))
+            let mut socket = TcpStream::connect((self.address.host.as_str(), self.address.port))
                 .await
                 .map_err(|error| DialError::Connect { address: address(), error })?;
             socket
                 .set_nodelay(true)
                 .map_err(|error| DialError::Connect { address: address(), error })?;
+            if self.send_proxy {
+                let sent = socket.write_all(&proxy::header(ends)).await;
+                sent.map_err(|error| DialError::Connect { address: address(), error })?;
+            }
             let Some(tls) = &self.tls else { return Ok(Stream::Tcp(socket)) };
             let connector = TlsConnector::from(tls.config.clone());
             match connector.connect(tls.server_name.clone(), socket).await {

@@ -3,16 +3,18 @@
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::process::{Process, set};
 use common::raw::{Connect, Publish, Raw};
 use common::websocket::{self as ws, Framed, GOOD, listener, request};
 use common::{PATIENCE, Stage, V5, V311, http, run, until};
-use eyre::{Result, bail, ensure};
+use eyre::{Result, bail, ensure, eyre};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use toml::{Table, Value};
 
@@ -408,5 +410,100 @@ fn behind_both_kinds_of_proxies_each_speaks_for_the_one_before_it() -> Result<()
         let mut client = Raw::over(V5, framed);
         assert_eq!(client.connect(&Connect::of(V5, &stage.stranger("both-5")?)).await?, 0);
         client.publish_whole(&Publish::new("open/both", b"x").qos(2, 9)).await
+    })
+}
+
+/// In front of the real broker: takes the header off each connection, as a broker that reads it does, and keeps it.
+struct Reader {
+    address: SocketAddr,
+    headers: Arc<Mutex<Vec<Vec<u8>>>>,
+    accept: JoinHandle<()>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.accept.abort();
+    }
+}
+
+impl Reader {
+    async fn start(broker: SocketAddr) -> Result<Self> {
+        let socket = TcpListener::bind("127.0.0.1:0").await?;
+        let address = socket.local_addr()?;
+        let headers = Arc::new(Mutex::new(Vec::new()));
+        let kept = headers.clone();
+        let accept = tokio::spawn(async move {
+            while let Ok((mut gateway, _)) = socket.accept().await {
+                let kept = kept.clone();
+                tokio::spawn(async move {
+                    let mut header = vec![0; 16];
+                    gateway.read_exact(&mut header).await?;
+                    if !header.starts_with(SIGNATURE) {
+                        return Err(std::io::ErrorKind::InvalidData.into());
+                    }
+                    let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
+                    header.resize(16 + length, 0);
+                    gateway.read_exact(&mut header[16..]).await?;
+                    kept.lock().expect("no panic").push(header);
+                    let mut broker = TcpStream::connect(broker).await?;
+                    tokio::io::copy_bidirectional(&mut gateway, &mut broker).await
+                });
+            }
+        });
+        Ok(Self { address, headers, accept })
+    }
+
+    fn headers(&self) -> Vec<Vec<u8>> {
+        self.headers.lock().expect("no panic").clone()
+    }
+}
+
+#[test]
+fn a_broker_that_reads_the_header_is_told_the_client_and_the_probes_own() -> Result<()> {
+    run(async {
+        let stage = stage().await?;
+        let reader = Reader::start(stage.site.broker.address()).await?;
+        let mut process = gateway(stage, "sends", |table| {
+            set(table, "broker", "address", reader.address.to_string());
+            set(table, "broker", "send_proxy", true);
+        })
+        .await?;
+        ensure!(!reader.headers().is_empty(), "ready without a probe");
+        ensure!(
+            reader.headers().iter().all(|header| *header == fixed(0x20, 0, &[])),
+            "a probe is nobody's"
+        );
+        let proxied = process.listener("proxied").await?;
+        let spy = stage.site.spy("open/told").await?;
+        for (header, family, source) in [
+            (v1("203.0.113.51"), 0x11, vec![203, 0, 113, 51]),
+            (
+                b"PROXY TCP6 2001:db8::52 ::1 4711 1883\r\n".to_vec(),
+                0x21,
+                vec![0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x52],
+            ),
+        ] {
+            let mut stream = dial(BALANCER, proxied).await?;
+            stream.write_all(&header).await?;
+            let mut client = Raw::over(V5, stream);
+            assert_eq!(client.connect(&Connect::of(V5, &stage.stranger("told")?)).await?, 0);
+            client.publish_whole(&Publish::new("open/told", &source).qos(1, 1)).await?;
+            spy.until(PATIENCE, |heard| heard.payload == source).await?;
+            let told = reader.headers().pop().ok_or_else(|| eyre!("no header"))?;
+            assert_eq!(&told[12..14], [0x21, family], "{told:02x?}");
+            assert_eq!(&told[16..16 + source.len()], source, "{told:02x?}");
+            let ports = 16 + 2 * source.len();
+            assert_eq!(&told[ports..ports + 2], 4711_u16.to_be_bytes(), "{told:02x?}");
+            assert_eq!(&told[ports + 2..], proxied.port().to_be_bytes(), "{told:02x?}");
+        }
+        // A refused proof causes no connection, and so no header.
+        let before = reader.headers().len();
+        let wrong = Connect::of(V311, &stage.wrong_proof("untold")?);
+        assert_eq!(attempt(BALANCER, proxied, &v1("203.0.113.53"), &wrong).await?, Some(4));
+        ensure!(
+            reader.headers()[before..].iter().all(|header| *header == fixed(0x20, 0, &[])),
+            "the broker was told of a client without a proof"
+        );
+        Ok(())
     })
 }

@@ -156,6 +156,8 @@ pub(super) struct Broker {
     pub(super) connect_timeout: Span,
     #[serde(default = "Broker::probe_interval")]
     pub(super) probe_interval: Span,
+    #[serde(default)]
+    pub(super) send_proxy: bool,
 }
 
 impl Broker {

@@ -141,6 +141,8 @@ pub struct BrokerConfig {
     pub connect_timeout: Duration,
     /// How often a real CONNECT asks whether the broker serves.
     pub probe_interval: Duration,
+    /// Whether each connection begins with a PROXY header of version 2 that names the client.
+    pub send_proxy: bool,
 }
 
 /// One way to the broker.
@@ -299,6 +301,7 @@ impl BrokerConfig {
             credentials: BrokerCredentials::None,
             connect_timeout: Duration::from_secs(5),
             probe_interval: Duration::from_secs(5),
+            send_proxy: false,
         }
     }
 }

@@ -288,6 +288,7 @@ impl Resolver<'_> {
             credentials,
             connect_timeout: broker.connect_timeout.0,
             probe_interval: broker.probe_interval.0,
+            send_proxy: broker.send_proxy,
         }
     }
 

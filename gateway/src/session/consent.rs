@@ -5,7 +5,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use super::handshake::{Refused, Unread, read_frame};
-use crate::shared::Shared;
+use crate::shared::{Peer, Shared};
 use crate::upstream::Stream;
 use crate::upstreams::{Broker, Carried};
 
@@ -29,6 +29,7 @@ pub(super) async fn ask(
     connect: &Connect<'_>,
     client_id: &str,
     towards: &[u8],
+    peer: &Peer,
     shared: &Shared,
 ) -> Result<Consent, Refused> {
     let version = connect.version;
@@ -39,7 +40,7 @@ pub(super) async fn ask(
         why: "no broker speaks MQTT 5".to_owned(),
     };
     for broker in shared.upstreams.for_session(client_id, version.is_v5()) {
-        match one(broker, version, towards, shared, deadline).await {
+        match one(broker, version, towards, peer, shared, deadline).await {
             Ok(consent) => return Ok(consent),
             Err(other) => refused = other,
         }
@@ -54,13 +55,14 @@ async fn one(
     broker: &Broker,
     version: Version,
     towards: &[u8],
+    peer: &Peer,
     shared: &Shared,
     deadline: Instant,
 ) -> Result<Consent, Refused> {
     let upstream = &broker.upstream;
     let unavailable =
         |why: String| Refused::Broker { version, code: reason::SERVER_UNAVAILABLE, why };
-    let mut stream = match timeout_at(deadline, upstream.dial()).await {
+    let mut stream = match timeout_at(deadline, upstream.dial(Some(peer.ends()))).await {
         Err(_) => return Err(unavailable("no broker answered in time".to_owned())),
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {

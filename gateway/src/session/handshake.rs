@@ -230,7 +230,7 @@ async fn negotiate(
     rewrite_connect(&connect, &change, &mut towards);
 
     let Consent { broker, connack: answer, carry: broker_carry, carried } =
-        consent::ask(&connect, &client_id, &towards, shared).await?;
+        consent::ask(&connect, &client_id, &towards, peer, shared).await?;
     let connack = read_connack(version, &answer)?;
     if connack.code != reason::SUCCESS {
         return Err(Refused::ByBroker { code: connack.code, connack: answer });
