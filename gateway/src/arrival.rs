@@ -21,6 +21,7 @@ use crate::door::{Trial, Verdict};
 use crate::proxy;
 use crate::seats::{Seat, Seats};
 use crate::shared::{Peer, Shared};
+use crate::tls::ListenerTls;
 use crate::upstream::Stream;
 use crate::websocket::{NoUpgrade, Request};
 
@@ -135,7 +136,7 @@ impl Arrival {
                 return None;
             }
         }
-        let mut stream = secure(socket, listener.tls.clone(), &visitor, shared).await?;
+        let mut stream = secure(socket, listener.tls.as_ref(), &visitor, shared).await?;
         if let Some(config) = &listener.websocket {
             stream = upgrade(stream, config, &listener, &mut visitor, shared).await?;
         }
@@ -155,12 +156,12 @@ fn turn_away(socket: &TcpStream, peer: SocketAddr, reason: &'static str, shared:
 /// TLS, where the listener has it.
 async fn secure(
     socket: TcpStream,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<&ListenerTls>,
     visitor: &Visitor,
     shared: &Shared,
 ) -> Option<Stream> {
     let Some(tls) = tls else { return Some(Stream::Tcp(socket)) };
-    match TlsAcceptor::from(tls).accept(socket).await {
+    match TlsAcceptor::from(tls.current()).accept(socket).await {
         Ok(stream) => Some(Stream::Client(Box::new(stream))),
         Err(error) => {
             shared.metrics.dropped("tls");

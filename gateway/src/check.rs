@@ -64,6 +64,9 @@ fn describe(config: &Config) -> Vec<Finding> {
     let mut findings = vec![ok(format!("configuration {}", config.file.display()))];
     for listener in &config.listeners {
         let how = match (&listener.tls, listener.allow_tokens_without_tls) {
+            (Some(tls), _) if tls.asks_clients() => {
+                "TLS, certificate and key match, clients must show a certificate"
+            }
             (Some(_), _) => "TLS, certificate and key match",
             (None, true) => "plain text, tokens accepted",
             (None, false) => "plain text, and tokens are refused on it: nobody can log in there",

@@ -37,6 +37,8 @@ pub struct Metrics {
     pub bans: Counter,
     /// Alerts and bans that did not fit and were only counted.
     pub notes_dropped: Counter,
+    /// Times that the certificates of a listener were read again, by outcome.
+    pub tls_reloads: Family<ReloadLabel, Counter>,
     /// Dials to the broker, by outcome.
     pub broker_dials: Family<DialLabel, Counter>,
     traffic: TrafficCounters,
@@ -107,6 +109,15 @@ pub struct AuthorizationLabel {
     pub outcome: &'static str,
 }
 
+/// Whose certificates, and what came of reading them again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReloadLabel {
+    /// Name of the listener in the configuration.
+    pub listener: Arc<str>,
+    /// `ok` or `refused`.
+    pub outcome: &'static str,
+}
+
 /// Which way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabel {
@@ -143,6 +154,7 @@ impl Metrics {
             authorizations: Family::default(),
             bans: Counter::default(),
             notes_dropped: Counter::default(),
+            tls_reloads: Family::default(),
             broker_dials: Family::default(),
             traffic: TrafficCounters::register(registry),
         };
@@ -183,6 +195,11 @@ impl Metrics {
             "notes_dropped",
             "Alerts and bans that did not fit and were only counted",
             m.notes_dropped.clone(),
+        );
+        registry.register(
+            "tls_reloads",
+            "Certificates read again while running, by outcome",
+            m.tls_reloads.clone(),
         );
         registry.register(
             "broker_dials",

@@ -18,6 +18,7 @@ use flytrap_chain::{
 };
 use flytrap_policy::credential::Site;
 use prometheus_client::registry::Registry;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,7 @@ use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
 use crate::door::Door;
 use crate::health::{self, Vitals, VitalsCollector};
 use crate::listener::{BindError, Listener, check_open_files};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ReloadLabel};
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
 use crate::probe;
@@ -82,6 +83,9 @@ pub enum ServerError {
     /// Health and metrics can no longer be served.
     #[error("health and metrics cannot be served: {0}")]
     Health(io::Error),
+    /// The system's.
+    #[error("cannot listen for SIGHUP: {0}")]
+    Signal(io::Error),
     /// The ready file.
     #[error("ready file \"{path}\": {error}; name a path that can be written", path = .path.display())]
     ReadyFile {
@@ -105,6 +109,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
     let config = Arc::new(config);
+    // Before anything else: until someone listens for it, this signal ends the process.
+    let hangups = signal(SignalKind::hangup()).map_err(ServerError::Signal)?;
     let _lock = lock_state(&config.state_dir)?;
     let pseudonym_key = pseudonym_key(&config)?;
     let deployment = Deployment::read(&config.chain.deployment)?;
@@ -169,7 +175,7 @@ pub async fn run(
         mirror: mirror.clone(),
         door: door.clone(),
         outbox: outbox.clone(),
-        metrics,
+        metrics: metrics.clone(),
         upstreams: upstreams.clone(),
         wallet_desk,
         used_tokens,
@@ -192,6 +198,10 @@ pub async fn run(
             Ok(())
         });
     }
+    parts.spawn(
+        "certificates",
+        reload_certificates(hangups, config.clone(), metrics, after.clone()),
+    );
     parts.spawn("health", {
         let (vitals, after) = (vitals.clone(), after.clone());
         async move {
@@ -331,6 +341,39 @@ impl Parts {
         if timeout(LAST_PATIENCE, all).await.is_err() {
             let left: Vec<_> = self.names.values().collect();
             warn!(?left, "parts did not end in time and are cut off");
+        }
+    }
+}
+
+/// Reads the certificates of all listeners again at each SIGHUP. Each listener by itself: what is wrong with one keeps no other
+/// from its renewed certificate.
+async fn reload_certificates(
+    mut hangups: Signal,
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<(), ServerError> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = hangups.recv() => info!("SIGHUP: reading the certificates again"),
+        }
+        for listener in &config.listeners {
+            let Some(tls) = &listener.tls else { continue };
+            let outcome = match tls.reload() {
+                Ok(()) => {
+                    info!(listener = listener.name, "certificates read again");
+                    "ok"
+                }
+                Err(faults) => {
+                    for fault in faults {
+                        error!(listener = listener.name, %fault, "the certificates stay as they were: correct the file and send SIGHUP again");
+                    }
+                    "refused"
+                }
+            };
+            let label = ReloadLabel { listener: listener.name.as_str().into(), outcome };
+            metrics.tls_reloads.get_or_create(&label).inc();
         }
     }
 }

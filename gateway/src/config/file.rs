@@ -139,6 +139,16 @@ impl WebSocket {
 pub(super) struct ListenerTls {
     pub(super) certificate: Spanned<PathBuf>,
     pub(super) key: Spanned<PathBuf>,
+    #[serde(default)]
+    pub(super) also: Vec<Identity>,
+    pub(super) client_ca: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    pub(super) certificate: Spanned<PathBuf>,
+    pub(super) key: Spanned<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -30,6 +30,7 @@ pub use secret::Secret;
 pub use value::HostPort;
 
 use crate::proxy::TrustedPeers;
+use crate::tls::ListenerTls;
 
 /// The whole configuration of one gateway.
 #[derive(Debug)]
@@ -94,8 +95,8 @@ pub struct ListenerConfig {
     pub allow_tokens_without_tls: bool,
     /// What a 3.1 or 3.1.1 client sees of a refused PUBLISH, which has no answer for it.
     pub deny_action: DenyAction,
-    /// Certificate and key, ready to use; `None` is plain text.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Certificates and keys, ready to use; `None` is plain text.
+    pub tls: Option<ListenerTls>,
     /// MQTT over WebSocket instead of MQTT at once.
     pub websocket: Option<WebSocketConfig>,
     /// Every connection must begin with a PROXY header of one of `trusted_peers`.

@@ -22,7 +22,7 @@ use super::{
     HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, Secret, WebSocketConfig,
 };
 use crate::proxy::TrustedPeers;
-use crate::tls;
+use crate::tls::{self, IdentityFiles, ListenerTls, Part, TlsFiles};
 
 pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Problems> {
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
@@ -187,21 +187,28 @@ impl Resolver<'_> {
         resolved
     }
 
-    fn listener_tls(&mut self, tls: &file::ListenerTls) -> Option<Arc<rustls::ServerConfig>> {
-        let certificate = self.read("listener.tls.certificate", &tls.certificate, Readers::Anyone);
-        let key = self.read("listener.tls.key", &tls.key, Readers::OwnerOnly);
-        let (certificate, key) = (certificate?, key?);
-        match tls::server_config(&certificate, &key) {
-            Ok(config) => Some(config),
-            Err(wrong @ tls::TlsError::Certificate(_)) => {
-                self.problem(&tls.certificate, format!("`listener.tls.certificate`: {wrong}"));
-                None
-            }
-            Err(wrong) => {
-                self.problem(&tls.key, format!("`listener.tls.key`: {wrong}"));
-                None
-            }
+    fn listener_tls(&mut self, tls: &file::ListenerTls) -> Option<ListenerTls> {
+        let mut named = vec![(&tls.certificate, &tls.key)];
+        named.extend(tls.also.iter().map(|also| (&also.certificate, &also.key)));
+        let at = |path: &Spanned<PathBuf>| self.at(path.get_ref());
+        let identities = named
+            .iter()
+            .map(|(certificate, key)| IdentityFiles { certificate: at(certificate), key: at(key) })
+            .collect();
+        let files = TlsFiles { identities, client_ca: tls.client_ca.as_ref().map(at) };
+        let faults = match ListenerTls::open(files) {
+            Ok(tls) => return Some(tls),
+            Err(faults) => faults,
+        };
+        for fault in faults {
+            let (key, path) = match fault.part {
+                Part::Certificate(n) => ("certificate", named[n].0),
+                Part::Key(n) => ("key", named[n].1),
+                Part::ClientCa => ("client_ca", tls.client_ca.as_ref().unwrap_or(&tls.certificate)),
+            };
+            self.problem(path, format!("`listener.tls.{key}` = {fault}"));
         }
+        None
     }
 
     fn websocket(&mut self, websocket: file::WebSocket) -> WebSocketConfig {

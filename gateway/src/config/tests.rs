@@ -223,6 +223,27 @@ fn certificate_and_key_must_be_there_belong_together_and_be_kept() {
 }
 
 #[test]
+fn every_further_file_of_a_listeners_tls_is_checked_in_its_own_place() {
+    let ground = Ground::new();
+    let tls = |more: &str| {
+        format!(
+            "{LEAST}\n[[listener]]\nname = \"mqtts\"\nbind = \"0.0.0.0:8883\"\n\
+             [listener.tls]\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"\n{more}"
+        )
+    };
+    let also = |certificate: &str, key: &str| {
+        tls(&format!("[[listener.tls.also]]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n"))
+    };
+    assert!(ground.parse(&also("certificate.pem", "key.pem")).is_ok());
+    refused(&ground, &also("certificate.pem", "another.pem"), ":20:7:", &["very certificate"]);
+    refused(&ground, &also("none.pem", "key.pem"), ":19:15:", &["none.pem", "No such file"]);
+    let asks = |ca: &str| tls(&format!("client_ca = \"{ca}\"\n"));
+    let config = ground.parse(&asks("certificate.pem")).unwrap();
+    assert!(config.listeners[0].tls.as_ref().unwrap().asks_clients());
+    refused(&ground, &asks("31337.json"), ":18:13:", &["client_ca", "no certificate in it"]);
+}
+
+#[test]
 fn a_websocket_listener_has_a_path_and_origins_as_browsers_write_them() {
     let ground = Ground::new();
     let with = |lines: &str| {
