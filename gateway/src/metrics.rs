@@ -94,7 +94,7 @@ pub struct DropLabel {
 /// How a client tried to prove itself, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct AuthenticationLabel {
-    /// `token`, `device`, `challenge`, `none`.
+    /// What was accepted: `token`, `device_password`, `challenge`; of what was not: `credential` or `challenge`.
     pub method: &'static str,
     /// `accepted` or the refusal's own word.
     pub outcome: &'static str,

@@ -198,7 +198,9 @@ async fn show(global: &Global, whose: Address, name: &str) -> Result<()> {
 /// `flytrap token …`
 pub(crate) async fn token(global: &Global, command: &args::Token) -> Result<()> {
     match command {
-        args::Token::Make { client_id, life } => make_token(global, client_id, life.0).await,
+        args::Token::Make { client_id, life, contract_wallet } => {
+            make_token(global, client_id, life.0, *contract_wallet).await
+        }
         args::Token::Invalidate { before } => {
             let wallet: Wallet = global.wallet().await?;
             let newest = wallet.block_time().await?;
@@ -220,14 +222,25 @@ pub(crate) async fn token(global: &Global, command: &args::Token) -> Result<()> 
     }
 }
 
-async fn make_token(global: &Global, client_id: &str, life: u64) -> Result<()> {
+async fn make_token(
+    global: &Global,
+    client_id: &str,
+    life: u64,
+    contract_wallet: Option<Address>,
+) -> Result<()> {
     let (key, site) = (global.key()?, global.site().await?);
     let issued = flytrap_site::unix_now();
     let end = issued.checked_add(life).and_then(|end| u32::try_from(end).ok());
     let end = end.ok_or_else(|| eyre!("a token ends in 2106 at the latest: shorten --life"))?;
-    let signature = key.sign(&credential::token_digest(&site, client_id, issued, end.into()));
+    let digest = match contract_wallet {
+        None => credential::token_digest(&site, client_id, issued, end.into()),
+        Some(wallet) => {
+            credential::wallet_token_digest(&site, wallet, client_id, issued, end.into())
+        }
+    };
+    let signature = key.sign(&digest);
     let password = credential::encode_token(u32::try_from(issued)?, end, &signature);
-    let user = key.address().to_string();
+    let user = contract_wallet.unwrap_or(key.address()).to_string();
     if global.json {
         let answer = json!({ "clientId": client_id, "userName": user, "password": password, "issuedAt": issued, "expiresAt": end });
         tell::line(answer.to_string());

@@ -494,6 +494,9 @@ pub(crate) enum Token {
         /// How long it lives.
         #[arg(long, value_name = "SPAN", default_value = "30d")]
         life: Span,
+        /// For a contract (ERC-1271) that takes your key's signature for its own.
+        #[arg(long, value_name = "ADDRESS", value_parser = units::address)]
+        contract_wallet: Option<Address>,
     },
     /// End all tokens that your wallet issued before a moment.
     Invalidate {
@@ -629,6 +632,7 @@ mod tests {
             "device add --life 365d",
             "device add --life 1d --server mqtts://gw:1 --client-id n1 --format homeassistant",
             "token make --client-id dev1 --life 30d",
+            &format!("token make --client-id dev1 --contract-wallet {WALLET}"),
             "token invalidate --before 2026-01-01",
             &format!("ban add {WALLET} --life 1h --reason flood"),
             "audit topic farm/n1 --from 2h --to block:9 --json",

@@ -317,6 +317,11 @@ async fn a_token_is_made_without_the_chain_and_says_until_when_it_counts() {
     let life =
         token["expiresAt"].as_u64().zip(token["issuedAt"].as_u64()).map(|(end, start)| end - start);
     assert_eq!(life, Some(30 * 86_400));
+    let contract = site.wallets.spare[0].address().to_string();
+    let words = ["token", "make", "--client-id", "dev1", "--contract-wallet", &contract];
+    let of_contract = person.does(&words);
+    assert_eq!(of_contract["userName"], contract);
+    assert_ne!(of_contract["password"], token["password"], "another digest was signed");
     person.does(&["token", "invalidate"]);
     let wallet = site.wallet(&site.wallets.reader).await.expect("a wallet");
     assert!(wallet.tokens_valid_from(wallet.address()).await.expect("an answer") > 0);
