@@ -39,8 +39,9 @@ invariants-deep: node_modules/.ready dotenv ## the contracts' invariants, 500 ru
 test-rust: rust node_modules/.ready dotenv ## the crates' tests
 	@script/test crates
 
-e2e: setup ## end to end: real node, real broker, clients that others wrote
-	@script/test end-to-end
+e2e: setup ## end to end: real node, real broker, clients that others wrote; BROKER=rabbitmq|ejabberd|hivemq|moquette|aedes|mosquitto|all
+	@$(if $(BROKER),script/setup brokers $(BROKER),true)
+	@BROKER="$(BROKER)" script/test $(if $(BROKER),brokers,end-to-end)
 
 lint: rust node_modules/.ready dotenv .venv-slither/.ready ## formats, warnings, generated interfaces, requirements
 	@script/lint

@@ -63,20 +63,47 @@ fn each(problems: &Problems) -> Vec<Finding> {
 fn describe(config: &Config) -> Vec<Finding> {
     let mut findings = vec![ok(format!("configuration {}", config.file.display()))];
     for listener in &config.listeners {
-        let how = match (&listener.tls, listener.allow_tokens_without_tls) {
-            (Some(_), _) => "TLS, certificate and key match",
-            (None, true) => "plain text, tokens accepted",
-            (None, false) => "plain text, and tokens are refused on it: nobody can log in there",
+        let how = match (&listener.tls, listener.allow_tokens_without_tls, &config.name) {
+            (Some(tls), ..) if tls.asks_clients() => {
+                "TLS, certificate and key match, clients must show a certificate"
+            }
+            (Some(_), ..) => "TLS, certificate and key match",
+            (None, true, _) => "plain text, tokens accepted",
+            (None, false, Some(_)) => {
+                "plain text, and only answers to challenges are accepted on it"
+            }
+            (None, false, None) => {
+                "plain text, and tokens are refused on it: nobody can log in there"
+            }
         };
-        findings.push(ok(format!("listener {} {}: {how}", listener.name, listener.bind)));
+        let kind = if listener.websocket.is_some() { "WebSocket, " } else { "" };
+        let behind =
+            if listener.proxy_protocol { ", behind balancers (PROXY protocol)" } else { "" };
+        findings
+            .push(ok(format!("listener {} {}: {kind}{how}{behind}", listener.name, listener.bind)));
     }
-    let tls = if config.broker.tls.is_some() { "TLS, verified" } else { "plain text" };
     let credentials = match config.broker.credentials {
         BrokerCredentials::None => "no credentials",
         BrokerCredentials::Fixed { .. } => "fixed credentials",
         BrokerCredentials::Wallet => "the wallet as user name",
+        BrokerCredentials::Client => "the client's own user name and password",
     };
-    findings.push(ok(format!("broker {}: {tls}, {credentials}", config.broker.address)));
+    for broker in &config.broker.addresses {
+        let tls = if broker.tls.is_some() { "TLS, verified" } else { "plain text" };
+        findings.push(ok(format!("broker {}: {tls}, {credentials}", broker.address)));
+    }
+    let taken = config.access.dialect.taken();
+    if !taken.is_empty() {
+        findings.push(ok(format!("broker dialect: names with any of `{taken}` are refused")));
+    }
+    let name = config.name.as_deref().unwrap_or("none: nobody is challenged");
+    let proofs = config.authentication;
+    let (wallets, once) = (proofs.contract_wallets, proofs.single_use_tokens);
+    findings.push(ok(format!(
+        "name {name}; contract wallets {}, tokens count {}",
+        if wallets { "taken" } else { "not taken" },
+        if once { "once" } else { "until their end" }
+    )));
     findings.push(match &config.recording {
         Recording::Off => ok("recording is off: no bans and alerts on chain"),
         Recording::On(key) => ok(format!("gateway key {}", key.address())),

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::mirror::Mirror;
-use crate::probe::{BrokerHealth, BrokerState};
+use crate::upstreams::{Broker, BrokerState, Upstreams};
 
 /// What health is judged by.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub struct Vitals {
     pub mirror: Arc<Mirror>,
     /// The follower's own account.
     pub chain: Arc<ChainHealth>,
-    /// The broker, which must serve.
-    pub broker: Arc<BrokerHealth>,
+    /// The brokers, of which one must serve.
+    pub upstreams: Arc<Upstreams>,
     /// The submitter's own account, where there is one.
     pub submitter: Option<Arc<SubmitterHealth>>,
     /// Cancelled when the gateway stops: it then wants no more clients.
@@ -71,11 +71,11 @@ impl Vitals {
     pub fn new(
         mirror: Arc<Mirror>,
         chain: Arc<ChainHealth>,
-        broker: Arc<BrokerHealth>,
+        upstreams: Arc<Upstreams>,
         submitter: Option<Arc<SubmitterHealth>>,
         stop: CancellationToken,
     ) -> Self {
-        Self { mirror, chain, broker, submitter, stop, ended: Mutex::default() }
+        Self { mirror, chain, upstreams, submitter, stop, ended: Mutex::default() }
     }
 
     /// A part that should run as long as the gateway has ended.
@@ -102,11 +102,9 @@ impl Vitals {
             };
             format!("{}: {seen}; new sessions are refused", fitness.word())
         };
-        let broker = match self.broker.state() {
-            BrokerState::Serves => (true, "answers CONNECT".to_owned()),
-            BrokerState::Unknown => (false, "not asked yet".to_owned()),
-            BrokerState::Away(why) => (false, why),
-        };
+        let brokers = self.upstreams.all();
+        let told: Vec<_> = brokers.iter().map(|broker| told(broker)).collect();
+        let serves = brokers.iter().any(|broker| broker.state().serves());
         let ended = self.ended();
         let parts = if ended.is_empty() {
             "all run".to_owned()
@@ -116,7 +114,7 @@ impl Vitals {
         let stopping = self.stop.is_cancelled();
         let checks = vec![
             Check { name: "mirror", ok: fitness.admits(), detail: mirror },
-            Check { name: "broker", ok: broker.0, detail: broker.1 },
+            Check { name: "broker", ok: serves, detail: told.join("; ") },
             Check { name: "parts", ok: ended.is_empty(), detail: parts },
             Check {
                 name: "running",
@@ -127,6 +125,17 @@ impl Vitals {
         let alarms = self.submitter.iter().filter_map(|submitter| submitter.alarm()).collect();
         Readiness { ready: checks.iter().all(|check| check.ok), checks, alarms }
     }
+}
+
+/// How a broker is, in words.
+fn told(broker: &Broker) -> String {
+    let how = match broker.state() {
+        BrokerState::Serves { speaks_5: true } => "answers CONNECT".to_owned(),
+        BrokerState::Serves { speaks_5: false } => "answers CONNECT, not of MQTT 5".to_owned(),
+        BrokerState::Unknown => "not asked yet".to_owned(),
+        BrokerState::Away(why) => why,
+    };
+    format!("{}: {how}", broker.upstream.label())
 }
 
 /// What the answers are made from.
@@ -193,9 +202,8 @@ pub struct VitalsCollector(pub Arc<Vitals>);
 
 impl Collector for VitalsCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Vitals { mirror, chain, broker, submitter, .. } = &*self.0;
+        let Vitals { mirror, chain, upstreams, submitter, .. } = &*self.0;
         let is_fresh = mirror.fitness().admits();
-        let serves = broker.state() == BrokerState::Serves;
         let age = chain.last_seen().map_or(f64::INFINITY, |seen| seen.elapsed().as_secs_f64());
         let age = ConstGauge::new(age);
         let help = "Since a node last confirmed the mirror";
@@ -216,7 +224,6 @@ impl Collector for VitalsCollector {
                 ),
                 ("mirror_version", "Changes of the mirror's state", mirror.version()),
                 ("mirror_fresh", "1 if new sessions are admitted", is_fresh.into()),
-                ("broker_up", "1 if the broker answered the last probe", serves.into()),
             ],
         )?;
         counters(
@@ -231,6 +238,24 @@ impl Collector for VitalsCollector {
                     chain.undecodable(),
                 ),
             ],
+        )?;
+        per_broker(
+            &mut encoder,
+            upstreams,
+            ("broker_up", "1 if the broker answered when it was last asked"),
+            |broker| broker.state().serves().into(),
+        )?;
+        per_broker(
+            &mut encoder,
+            upstreams,
+            ("broker_mqtt5", "1 if the broker speaks MQTT 5"),
+            |broker| matches!(broker.state(), BrokerState::Serves { speaks_5: true }).into(),
+        )?;
+        per_broker(
+            &mut encoder,
+            upstreams,
+            ("broker_sessions", "Sessions that the broker carries for this gateway"),
+            Broker::sessions,
         )?;
         let counter_type = ConstCounter::new(0_u64).metric_type();
         let help = "Requests to nodes by method";
@@ -285,6 +310,22 @@ impl Collector for VitalsCollector {
             ],
         )
     }
+}
+
+/// One gauge with the broker's address as its label.
+fn per_broker(
+    encoder: &mut DescriptorEncoder<'_>,
+    upstreams: &Upstreams,
+    (name, help): (&str, &str),
+    of: impl Fn(&Broker) -> u64,
+) -> fmt::Result {
+    let gauge_type = ConstGauge::new(0_i64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, gauge_type)?;
+    for broker in upstreams.all() {
+        let gauge = ConstGauge::new(i64::try_from(of(broker)).unwrap_or(i64::MAX));
+        gauge.encode(family.encode_family(&[("broker", &**broker.upstream.label())])?)?;
+    }
+    Ok(())
 }
 
 type Numbers<'a> = &'a [(&'static str, &'static str, u64)];
@@ -379,7 +420,8 @@ mod tests {
     fn vitals() -> Arc<Vitals> {
         let (mirror, _writer) = Mirror::new(&ChainConfig::for_tests(), Options::default());
         let stop = CancellationToken::new();
-        Arc::new(Vitals::new(mirror, Arc::default(), Arc::default(), None, stop))
+        let upstreams = Arc::new(Upstreams::for_tests(&["127.0.0.1:1", "127.0.0.1:2"]));
+        Arc::new(Vitals::new(mirror, Arc::default(), upstreams, None, stop))
     }
 
     /// Serves on a free port until the test ends.
@@ -406,6 +448,21 @@ mod tests {
         assert!(!readiness.ready);
         assert!(!check(&readiness, "mirror").ok && !check(&readiness, "broker").ok);
         assert!(check(&readiness, "parts").ok && check(&readiness, "running").ok);
+    }
+
+    #[test]
+    fn one_broker_that_serves_is_enough_and_each_is_told() {
+        let vitals = vitals();
+        let broker = |n: usize| &vitals.upstreams.all()[n];
+        broker(0).found(BrokerState::Away("gone".to_owned()));
+        assert!(!check(&vitals.readiness(), "broker").ok);
+        broker(1).found(BrokerState::Serves { speaks_5: true });
+        let readiness = vitals.readiness();
+        let told = check(&readiness, "broker");
+        assert!(told.ok, "{told:?}");
+        assert_eq!(told.detail, "127.0.0.1:1: gone; 127.0.0.1:2: answers CONNECT");
+        broker(1).failed("gone as well");
+        assert!(!check(&vitals.readiness(), "broker").ok);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The gateway: an MQTT broker's doorkeeper that follows the contracts.
 //!
-//! A connection comes in through [`listener`], passes the [`door`], and becomes a [`session`], which decides about each
-//! packet from the [`mirror`] and moves octets between client and broker ([`upstream`]). The mirror is written by the
-//! chain follower alone; what sessions have to tell the chain they leave in the [`outbox`]. [`server`] starts and stops
+//! A connection comes in through [`listener`], is unwrapped and passes the [`door`] in [`arrival`], and becomes a [`session`], which
+//! decides about each packet from the [`mirror`] and moves octets between client and broker ([`upstream`], chosen by [`upstreams`]). The
+//! mirror is written by the chain follower alone; what sessions have to tell the chain they leave in the [`outbox`]. Where tokens count
+//! once, those that did are in [`used_tokens`]; where contract wallets are taken, they are asked at the [`wallet_desk`]. [`server`] starts and stops
 //! it all, [`health`] says how it is.
 
+pub mod arrival;
 pub mod check;
 pub mod config;
 pub mod door;
@@ -14,8 +16,14 @@ pub mod metrics;
 pub mod mirror;
 pub mod outbox;
 pub mod probe;
+pub mod proxy;
+pub mod seats;
 pub mod server;
 pub mod session;
 pub mod shared;
 pub mod tls;
 pub mod upstream;
+pub mod upstreams;
+pub mod used_tokens;
+pub mod wallet_desk;
+pub mod websocket;

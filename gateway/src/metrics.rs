@@ -21,7 +21,7 @@ pub struct Metrics {
     pub connections: Family<ListenerLabel, Gauge>,
     /// Connections accepted since the start.
     pub connections_accepted: Family<ListenerLabel, Counter>,
-    /// Connections dropped before anything was read, by why.
+    /// Connections dropped before MQTT began, by why.
     pub connections_dropped: Family<DropLabel, Counter>,
     /// Sessions that are past CONNECT now.
     pub sessions: Gauge,
@@ -37,8 +37,10 @@ pub struct Metrics {
     pub bans: Counter,
     /// Alerts and bans that did not fit and were only counted.
     pub notes_dropped: Counter,
+    /// Times that the certificates of a listener were read again, by outcome.
+    pub tls_reloads: Family<ReloadLabel, Counter>,
     /// Dials to the broker, by outcome.
-    pub broker_dials: Family<OutcomeLabel, Counter>,
+    pub broker_dials: Family<DialLabel, Counter>,
     traffic: TrafficCounters,
 }
 
@@ -82,17 +84,17 @@ pub struct ListenerLabel {
     pub listener: Arc<str>,
 }
 
-/// Why a connection was dropped unread.
+/// Why a connection was dropped before MQTT began.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DropLabel {
-    /// `full`, `origin_full`, `banned`, `tls`.
+    /// `full`, `origin_full`, `banned`, `untrusted_peer`, `proxy_header`, `tls`, `upgrade`, `deadline`.
     pub reason: &'static str,
 }
 
 /// How a client tried to prove itself, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct AuthenticationLabel {
-    /// `token`, `device`, `challenge`, `none`.
+    /// What was accepted: `token`, `device_password`, `challenge`; of what was not: `credential` or `challenge`.
     pub method: &'static str,
     /// `accepted` or the refusal's own word.
     pub outcome: &'static str,
@@ -104,6 +106,15 @@ pub struct AuthorizationLabel {
     /// `publish`, `subscribe`, `deliver`, `will`.
     pub action: &'static str,
     /// `allowed` or `Denial::rule`.
+    pub outcome: &'static str,
+}
+
+/// Whose certificates, and what came of reading them again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReloadLabel {
+    /// Name of the listener in the configuration.
+    pub listener: Arc<str>,
+    /// `ok` or `refused`.
     pub outcome: &'static str,
 }
 
@@ -120,9 +131,11 @@ struct PublishLabel {
     outcome: &'static str,
 }
 
-/// `ok` or what went wrong.
+/// Where to, and `ok` or what went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OutcomeLabel {
+pub struct DialLabel {
+    /// Address of the broker.
+    pub broker: Arc<str>,
     /// A fixed word.
     pub outcome: &'static str,
 }
@@ -141,6 +154,7 @@ impl Metrics {
             authorizations: Family::default(),
             bans: Counter::default(),
             notes_dropped: Counter::default(),
+            tls_reloads: Family::default(),
             broker_dials: Family::default(),
             traffic: TrafficCounters::register(registry),
         };
@@ -152,7 +166,7 @@ impl Metrics {
         );
         registry.register(
             "connections_dropped",
-            "Connections dropped before anything was read",
+            "Connections dropped before MQTT began",
             m.connections_dropped.clone(),
         );
         registry.register("sessions", "Sessions that are past CONNECT", m.sessions.clone());
@@ -181,6 +195,11 @@ impl Metrics {
             "notes_dropped",
             "Alerts and bans that did not fit and were only counted",
             m.notes_dropped.clone(),
+        );
+        registry.register(
+            "tls_reloads",
+            "Certificates read again while running, by outcome",
+            m.tls_reloads.clone(),
         );
         registry.register(
             "broker_dials",
@@ -223,14 +242,15 @@ impl Metrics {
         self.authorizations.get_or_create(&AuthorizationLabel { action, outcome }).inc();
     }
 
-    /// Counts one connection dropped unread.
+    /// Counts one connection dropped before MQTT began.
     pub fn dropped(&self, reason: &'static str) {
         self.connections_dropped.get_or_create(&DropLabel { reason }).inc();
     }
 
     /// Counts one dial to the broker.
-    pub fn dialled(&self, outcome: &'static str) {
-        self.broker_dials.get_or_create(&OutcomeLabel { outcome }).inc();
+    pub fn dialled(&self, broker: &Arc<str>, outcome: &'static str) {
+        let broker = broker.clone();
+        self.broker_dials.get_or_create(&DialLabel { broker, outcome }).inc();
     }
 }
 

@@ -18,6 +18,7 @@ use flytrap_chain::{
 };
 use flytrap_policy::credential::Site;
 use prometheus_client::registry::Registry;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -28,13 +29,16 @@ use zeroize::Zeroizing;
 use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
 use crate::door::Door;
 use crate::health::{self, Vitals, VitalsCollector};
-use crate::listener::{BindError, Listener, Seats, check_open_files};
-use crate::metrics::Metrics;
+use crate::listener::{BindError, Listener, check_open_files};
+use crate::metrics::{Metrics, ReloadLabel};
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
-use crate::probe::{self, BrokerHealth};
+use crate::probe;
+use crate::seats::Seats;
 use crate::shared::Shared;
-use crate::upstream::Upstream;
+use crate::upstreams::Upstreams;
+use crate::used_tokens::{Unwritten, UsedTokens};
+use crate::wallet_desk::WalletDesk;
 
 /// Why the gateway did not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -73,9 +77,15 @@ pub enum ServerError {
     /// The queue towards the chain.
     #[error(transparent)]
     Submitter(#[from] SubmitterError),
+    /// The tokens that were used.
+    #[error("{0}; mend it, or remove the file: every token then counts once more")]
+    UsedTokens(#[from] Unwritten),
     /// Health and metrics can no longer be served.
     #[error("health and metrics cannot be served: {0}")]
     Health(io::Error),
+    /// The system's.
+    #[error("cannot listen for SIGHUP: {0}")]
+    Signal(io::Error),
     /// The ready file.
     #[error("ready file \"{path}\": {error}; name a path that can be written", path = .path.display())]
     ReadyFile {
@@ -99,6 +109,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
     let config = Arc::new(config);
+    // Before anything else: until someone listens for it, this signal ends the process.
+    let hangups = signal(SignalKind::hangup()).map_err(ServerError::Signal)?;
     let _lock = lock_state(&config.state_dir)?;
     let pseudonym_key = pseudonym_key(&config)?;
     let deployment = Deployment::read(&config.chain.deployment)?;
@@ -135,12 +147,20 @@ pub async fn run(
         outbox.clone(),
         metrics.clone(),
     ));
-    let upstream = Upstream::new(&config.broker);
-    let broker_health = Arc::new(BrokerHealth::default());
+    let wallet_desk = config
+        .authentication
+        .contract_wallets
+        .then(|| WalletDesk::new(config.chain.urls.clone(), &chain_health));
+    let used_tokens = match config.authentication.single_use_tokens {
+        true => Some(UsedTokens::open(&config.state_dir)?),
+        false => None,
+    };
+    let (used_tokens, ledger) = used_tokens.unzip();
+    let upstreams = Arc::new(Upstreams::new(&config.broker));
     let vitals = Arc::new(Vitals::new(
         mirror.clone(),
         chain_health,
-        broker_health.clone(),
+        upstreams.clone(),
         submitter_health,
         stop.clone(),
     ));
@@ -155,8 +175,10 @@ pub async fn run(
         mirror: mirror.clone(),
         door: door.clone(),
         outbox: outbox.clone(),
-        metrics,
-        upstream: upstream.clone(),
+        metrics: metrics.clone(),
+        upstreams: upstreams.clone(),
+        wallet_desk,
+        used_tokens,
         site,
         stop: stop.clone(),
     });
@@ -169,19 +191,30 @@ pub async fn run(
         async move { follower.run(after).await.map_err(ServerError::from) }
     });
     parts.spawn("door", follow_mirror(door, mirror.clone(), after.clone()));
-    parts.spawn("broker probe", {
-        let (every, after) = (config.broker.probe_interval, after.clone());
-        async move {
-            probe::run(upstream, every, &broker_health, after).await;
+    for broker in upstreams.all() {
+        let (broker, every, after) = (broker.clone(), config.broker.probe_interval, after.clone());
+        parts.spawn("broker probe", async move {
+            probe::run(broker, every, after).await;
             Ok(())
-        }
-    });
+        });
+    }
+    parts.spawn(
+        "certificates",
+        reload_certificates(hangups, config.clone(), metrics, after.clone()),
+    );
     parts.spawn("health", {
         let (vitals, after) = (vitals.clone(), after.clone());
         async move {
             health::serve(health_socket, vitals, registry, after).await.map_err(ServerError::Health)
         }
     });
+    if let Some(ledger) = ledger {
+        let after = after.clone();
+        parts.spawn("used tokens", async move {
+            ledger.run(after).await;
+            Ok(())
+        });
+    }
     if let Some((submitter, handle)) = submitter {
         outward.spawn("submitter", {
             let last = last.clone();
@@ -308,6 +341,39 @@ impl Parts {
         if timeout(LAST_PATIENCE, all).await.is_err() {
             let left: Vec<_> = self.names.values().collect();
             warn!(?left, "parts did not end in time and are cut off");
+        }
+    }
+}
+
+/// Reads the certificates of all listeners again at each SIGHUP. Each listener by itself: what is wrong with one keeps no other
+/// from its renewed certificate.
+async fn reload_certificates(
+    mut hangups: Signal,
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<(), ServerError> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = hangups.recv() => info!("SIGHUP: reading the certificates again"),
+        }
+        for listener in &config.listeners {
+            let Some(tls) = &listener.tls else { continue };
+            let outcome = match tls.reload() {
+                Ok(()) => {
+                    info!(listener = listener.name, "certificates read again");
+                    "ok"
+                }
+                Err(faults) => {
+                    for fault in faults {
+                        error!(listener = listener.name, %fault, "the certificates stay as they were: correct the file and send SIGHUP again");
+                    }
+                    "refused"
+                }
+            };
+            let label = ReloadLabel { listener: listener.name.as_str().into(), outcome };
+            metrics.tls_reloads.get_or_create(&label).inc();
         }
     }
 }

@@ -13,7 +13,10 @@ use crate::door::{Door, Trial};
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
-use crate::upstream::Upstream;
+use crate::proxy::Ends;
+use crate::upstreams::Upstreams;
+use crate::used_tokens::UsedTokens;
+use crate::wallet_desk::WalletDesk;
 
 /// Handles that all sessions share.
 #[derive(Debug)]
@@ -28,8 +31,12 @@ pub struct Shared {
     pub outbox: Outbox,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// The way to the broker.
-    pub upstream: Upstream,
+    /// The ways to the broker.
+    pub upstreams: Arc<Upstreams>,
+    /// Asks contract wallets, where the site takes them.
+    pub wallet_desk: Option<WalletDesk>,
+    /// Where each token counts once.
+    pub used_tokens: Option<UsedTokens>,
     /// Which chain, contract and broker a proof must name.
     pub site: Site,
     /// Cancelled when the gateway stops: sessions then say 0x8B and end.
@@ -39,8 +46,10 @@ pub struct Shared {
 /// The client's end of one connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// As the socket tells it, an IPv4 address in IPv6 clothes unclothed.
+    /// As the socket tells it, or a balancer that is believed; an IPv4 address in IPv6 clothes unclothed.
     pub addr: SocketAddr,
+    /// Our address that it, or the balancer, reached.
+    pub reached: SocketAddr,
     /// What failures and bans are counted by.
     pub origin: Origin,
     /// Where it came in.
@@ -54,6 +63,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// For brokers that are told whose connection it is.
+    pub fn ends(&self) -> Ends {
+        Ends { client: self.addr, gateway: self.reached }
+    }
+
     /// When an unproven connection must end.
     pub fn deadline(&self, config: &Config) -> Instant {
         self.accepted + config.limits.connect_deadline

@@ -3,12 +3,19 @@
 //! One provider, aws-lc-rs, named each time: with the implicit default a second one linked in by a dependency would turn
 //! every handshake into a panic. Versions 1.2 (much firmware knows no other) and 1.3.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::config::{Readers, read};
 
 /// What is wrong with certificates or a key.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +28,7 @@ pub enum TlsError {
         "{0}; wanted the PEM file with the private key (PKCS#8, PKCS#1 or SEC1) of that very certificate"
     )]
     Key(String),
-    /// The roots that the broker's certificate must lead to.
+    /// The roots that the broker's certificate, or a client's, must lead to.
     #[error("{0}")]
     Roots(String),
     /// rustls itself.
@@ -39,23 +46,168 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// TLS towards clients, from PEM text.
-///
-/// # Errors
-/// [`TlsError::Certificate`] or [`TlsError::Key`] for what cannot be used, also if the two do not match.
-pub fn server_config(certificate: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = certificates(certificate).map_err(TlsError::Certificate)?;
+/// The files that a listener's TLS is made of.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// Certificates with their keys, preferred first: each client is shown the first that it can verify.
+    pub identities: Vec<IdentityFiles>,
+    /// If set, clients must present a certificate that leads to one of these roots.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone)]
+pub struct IdentityFiles {
+    /// PEM, its chain after it.
+    pub certificate: PathBuf,
+    /// PEM, readable by its owner only.
+    pub key: PathBuf,
+}
+
+/// What a file is used as; identities count from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Of an identity.
+    Certificate(usize),
+    /// Of an identity.
+    Key(usize),
+    /// Roots of clients' certificates.
+    ClientCa,
+}
+
+/// A file that cannot be used, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{path}\": {wrong}", path = .path.display())]
+pub struct FileFault {
+    /// What it is used as.
+    pub part: Part,
+    /// Which one.
+    pub path: PathBuf,
+    /// What was found and what was wanted.
+    pub wrong: String,
+}
+
+/// TLS of one listener. Its files can be read again while it serves.
+#[derive(Debug)]
+pub struct ListenerTls {
+    files: TlsFiles,
+    current: ArcSwap<ServerConfig>,
+}
+
+impl ListenerTls {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// Every file that cannot be used.
+    pub fn open(files: TlsFiles) -> Result<Self, Vec<FileFault>> {
+        let current = ArcSwap::new(files.load()?);
+        Ok(Self { files, current })
+    }
+
+    /// For the next handshake.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    /// Whether clients must present a certificate.
+    pub fn asks_clients(&self) -> bool {
+        self.files.client_ca.is_some()
+    }
+
+    /// Reads all files again and uses them from the next handshake on. Sessions go on as they are. Tickets of before resume nothing, so
+    /// that a client whose authority is gone cannot come back by one.
+    ///
+    /// # Errors
+    /// Every file that cannot be used; everything then stays as it was.
+    pub fn reload(&self) -> Result<(), Vec<FileFault>> {
+        self.current.store(self.files.load()?);
+        Ok(())
+    }
+}
+
+impl TlsFiles {
+    fn load(&self) -> Result<Arc<ServerConfig>, Vec<FileFault>> {
+        let (mut keys, mut faults) = (Vec::new(), Vec::new());
+        let fault = |part, path: &Path, wrong| FileFault { part, path: path.to_owned(), wrong };
+        for (n, IdentityFiles { certificate, key }) in self.identities.iter().enumerate() {
+            let wrong_chain = |wrong| fault(Part::Certificate(n), certificate, wrong);
+            let wrong_key = |wrong| fault(Part::Key(n), key, wrong);
+            let chain = read(certificate, Readers::Anyone).map_err(wrong_chain);
+            let secret = read(key, Readers::OwnerOnly).map_err(wrong_key);
+            match (chain, secret) {
+                (Ok(chain), Ok(secret)) => match certified_key(&chain, &secret) {
+                    Ok(pair) => keys.push(Arc::new(pair)),
+                    Err(wrong @ TlsError::Certificate(_)) => {
+                        faults.push(wrong_chain(wrong.to_string()));
+                    }
+                    Err(wrong) => faults.push(wrong_key(wrong.to_string())),
+                },
+                (chain, secret) => faults.extend(chain.err().into_iter().chain(secret.err())),
+            }
+        }
+        let verifier = self.client_ca.as_ref().and_then(|path| {
+            read(path, Readers::Anyone)
+                .and_then(|pem| client_verifier(&pem).map_err(|wrong| wrong.to_string()))
+                .map_err(|wrong| faults.push(fault(Part::ClientCa, path, wrong)))
+                .ok()
+        });
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        server_config(keys, verifier).map_err(|wrong| {
+            let first = self.identities.first().map(|files| files.certificate.clone());
+            vec![fault(Part::Certificate(0), &first.unwrap_or_default(), wrong.to_string())]
+        })
+    }
+}
+
+/// Several certificates of one server, of different kinds: old firmware verifies only RSA.
+#[derive(Debug)]
+struct Identities(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Identities {
+    fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let schemes = client.signature_schemes();
+        let fits = |pair: &&Arc<CertifiedKey>| pair.key.choose_scheme(schemes).is_some();
+        self.0.iter().find(fits).cloned()
+    }
+}
+
+fn certified_key(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(chain).map_err(TlsError::Certificate)?;
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|e| TlsError::Key(format!("no usable private key ({e})")))?;
+    CertifiedKey::from_der(chain, key, &provider()).map_err(|e| TlsError::Key(e.to_string()))
+}
+
+fn client_verifier(ca: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider())
+        .build()
+        .map_err(|e| TlsError::Roots(e.to_string()))
+}
+
+fn server_config(
+    keys: Vec<Arc<CertifiedKey>>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|e| TlsError::Key(e.to_string()))?;
+        .with_client_cert_verifier(verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
+        .with_cert_resolver(Arc::new(Identities(keys)));
     // Resumption cuts a TLS 1.2 handshake to a third; for 1.3 one ticket is enough, each costs an encryption.
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem).map_err(TlsError::Roots)? {
+        roots
+            .add(certificate)
+            .map_err(|e| TlsError::Roots(format!("a certificate cannot be used as a root: {e}")))?;
+    }
+    Ok(roots)
 }
 
 /// TLS towards the broker, trusting the roots in `ca` (PEM) or, without it, those of the system.
@@ -63,16 +215,10 @@ pub fn server_config(certificate: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>
 /// # Errors
 /// [`TlsError::Roots`] if that leaves nothing to trust.
 pub fn client_config(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(pem) => {
-            for certificate in certificates(pem).map_err(TlsError::Roots)? {
-                roots.add(certificate).map_err(|e| {
-                    TlsError::Roots(format!("a certificate cannot be used as a root: {e}"))
-                })?;
-            }
-        }
+    let roots = match ca {
+        Some(pem) => roots(pem)?,
         None => {
+            let mut roots = RootCertStore::empty();
             let found = rustls_native_certs::load_native_certs();
             let (added, _) = roots.add_parsable_certificates(found.certs);
             if added == 0 {
@@ -80,8 +226,9 @@ pub fn client_config(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
                     "the system has no root certificates: install `ca-certificates`".to_owned(),
                 ));
             }
+            roots
         }
-    }
+    };
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
@@ -115,8 +262,8 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &ca).unwrap();
-        let server = server_config(certificate.pem().as_bytes(), key.serialize_pem().as_bytes());
-        (ca.pem(), server.unwrap())
+        let pair = certified_key(certificate.pem().as_bytes(), key.serialize_pem().as_bytes());
+        (ca.pem(), server_config(vec![Arc::new(pair.unwrap())], None).unwrap())
     }
 
     /// What a client that trusts `ca` and wants `name` thinks of `server`.

@@ -1,18 +1,21 @@
-//! The way to the broker, and the one kind of stream that sessions read and write.
+//! One way to the broker, and the one kind of stream that sessions read and write.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client, server};
 
-use crate::config::{BrokerConfig, BrokerCredentials, BrokerTls, HostPort};
+use crate::config::{BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, HostPort};
+use crate::proxy::{self, Ends};
+use crate::websocket::WebSocket;
 
-/// One connection, to a client or to the broker, plain or TLS. `TCP_NODELAY` is on.
+/// One connection, to a client or to the broker, plain or TLS, and of clients by WebSocket. `TCP_NODELAY` is on.
 #[derive(Debug)]
 pub enum Stream {
     /// Plain text, either side.
@@ -21,6 +24,8 @@ pub enum Stream {
     Client(Box<server::TlsStream<TcpStream>>),
     /// The broker over TLS.
     Broker(Box<client::TlsStream<TcpStream>>),
+    /// A client over WebSocket, over one of the first two.
+    WebSocket(Box<WebSocket<Stream>>),
 }
 
 impl Stream {
@@ -30,12 +35,23 @@ impl Stream {
             Self::Tcp(socket) => socket,
             Self::Client(tls) => tls.get_ref().0,
             Self::Broker(tls) => tls.get_ref().0,
+            Self::WebSocket(socket) => socket.get_ref().socket(),
         }
     }
 
-    /// Whether octets are encrypted.
-    pub fn is_tls(&self) -> bool {
-        !matches!(self, Self::Tcp(_))
+    /// Tells a client why and closes, in a way that the answer arrives although octets of the client lie unread.
+    pub(crate) async fn turn_away(mut self, answer: &[u8]) {
+        let patience = Duration::from_millis(500);
+        let _ = timeout(patience, async {
+            self.write_all(answer).await?;
+            self.shutdown().await?;
+            let (mut unread, mut most) = ([0; 1024], 64);
+            while most > 0 && self.read(&mut unread).await? > 0 {
+                most -= 1;
+            }
+            io::Result::Ok(())
+        })
+        .await;
     }
 }
 
@@ -51,6 +67,10 @@ macro_rules! each {
                 $call
             }
             Stream::Broker($inner) => {
+                let $inner = Pin::new(&mut **$inner);
+                $call
+            }
+            Stream::WebSocket($inner) => {
                 let $inner = Pin::new(&mut **$inner);
                 $call
             }
@@ -90,6 +110,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(s) => s.is_write_vectored(),
             Self::Client(s) => s.is_write_vectored(),
             Self::Broker(s) => s.is_write_vectored(),
+            Self::WebSocket(s) => s.is_write_vectored(),
         }
     }
 
@@ -102,13 +123,15 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Opens connections to the broker.
-#[derive(Debug, Clone)]
+/// Opens connections to one address of the broker.
+#[derive(Debug)]
 pub struct Upstream {
     address: HostPort,
+    label: Arc<str>,
     tls: Option<BrokerTls>,
     connect_timeout: Duration,
     credentials: BrokerCredentials,
+    send_proxy: bool,
 }
 
 /// Why the broker could not be reached. All of it is the operator's to mend, none of it the client's fault.
@@ -157,18 +180,20 @@ impl DialError {
 
 impl Upstream {
     /// As the configuration says.
-    pub fn new(config: &BrokerConfig) -> Self {
+    pub fn new(config: &BrokerConfig, to: &BrokerAddress) -> Self {
         Self {
-            address: config.address.clone(),
-            tls: config.tls.clone(),
+            address: to.address.clone(),
+            label: to.address.to_string().into(),
+            tls: to.tls.clone(),
             connect_timeout: config.connect_timeout,
             credentials: config.credentials.clone(),
+            send_proxy: config.send_proxy,
         }
     }
 
-    /// `broker.address`.
-    pub fn address(&self) -> &HostPort {
-        &self.address
+    /// Its address as text: its name in logs and metrics.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
     }
 
     /// What goes into CONNECT towards the broker.
@@ -181,19 +206,24 @@ impl Upstream {
         self.connect_timeout
     }
 
-    /// Connects, with TLS and its certificate verified where the configuration says so.
+    /// Connects, with TLS and its certificate verified where the configuration says so. `ends`: whose connection it is, for brokers that
+    /// are told; `None` for one of the gateway's own.
     ///
     /// # Errors
     /// [`DialError`], after at most [`Upstream::connect_timeout`].
-    pub async fn dial(&self) -> Result<Stream, DialError> {
+    pub async fn dial(&self, ends: Option<Ends>) -> Result<Stream, DialError> {
         let address = || self.address.clone();
         let connected = async {
-            let socket = TcpStream::connect((self.address.host.as_str(), self.address.port))
+            let mut socket = TcpStream::connect((self.address.host.as_str(), self.address.port))
                 .await
                 .map_err(|error| DialError::Connect { address: address(), error })?;
             socket
                 .set_nodelay(true)
                 .map_err(|error| DialError::Connect { address: address(), error })?;
+            if self.send_proxy {
+                let sent = socket.write_all(&proxy::header(ends)).await;
+                sent.map_err(|error| DialError::Connect { address: address(), error })?;
+            }
             let Some(tls) = &self.tls else { return Ok(Stream::Tcp(socket)) };
             let connector = TlsConnector::from(tls.config.clone());
             match connector.connect(tls.server_name.clone(), socket).await {

@@ -3,19 +3,24 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::process::set;
-use common::raw::{self, Connect, Got, Publish, Raw};
+use common::raw::{self, Connect, Got, Publish, Raw, Will};
 use common::{PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, Way, http, run, stock, until};
 use eyre::{Result, bail, ensure, eyre};
 use flytrap_site::{BrokerOptions, SiteOptions};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
+use tokio_rustls::TlsConnector;
 use toml::{Table, Value};
 
 static STAGE: OnceCell<Stage> = OnceCell::const_new();
@@ -117,6 +122,74 @@ fn tls_1_0_and_1_1_are_refused() -> Result<()> {
         let address = stage.site.mqtts()?;
         for (version, wanted) in [("-tls1_2", true), ("-tls1", false), ("-tls1_1", false)] {
             assert_eq!(handshake(address, version).await?, wanted, "{version}");
+        }
+        Ok(())
+    })
+}
+
+/// A stream that hands on one octet at a time, so that each becomes a TLS record of its own.
+struct Drip<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Drip<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Drip<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, &buf[..buf.len().min(1)])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// THREATS A32: records of one octet are TLS all the same, and an end without close_notify is a client that was lost.
+#[test]
+fn tls_by_single_octets_is_served_and_cut_off_without_a_goodbye_lets_the_will_fire() -> Result<()> {
+    run(async {
+        let stage = stage().await?;
+        let spy = stage.site.spy("open/drip/#").await?;
+        for tls in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            for fires in [false, true] {
+                let name = format!("drip-{:?}-{fires}", tls.version);
+                let topic = format!("open/drip/{name}");
+                let socket = TcpStream::connect(stage.site.mqtts()?).await?;
+                let connector = TlsConnector::from(one_version(stage, tls)?);
+                // The handshake itself comes by single octets as well.
+                let stream =
+                    connector.connect(ServerName::try_from("localhost")?, Drip(socket)).await?;
+                let mut client = Raw::over(V311, Drip(stream));
+                let will =
+                    Will { topic: topic.clone(), payload: b"gone".to_vec(), qos: 1, retain: false };
+                let connect =
+                    Connect { will: Some(will), ..Connect::of(V311, &stage.stranger(&name)?) };
+                assert_eq!(client.connect(&connect).await?, 0);
+                client.publish_whole(&Publish::new("open/drip/x", b"x").qos(2, 3)).await?;
+                if !fires {
+                    client.send(raw::DISCONNECT).await?;
+                    assert_eq!(client.ended(PATIENCE).await?, []);
+                }
+                drop(client);
+                if fires {
+                    spy.until(PATIENCE, |heard| heard.topic == topic).await?;
+                }
+            }
+            ensure!(!spy.heard_on(&format!("open/drip/drip-{:?}-false", tls.version)));
         }
         Ok(())
     })

@@ -6,10 +6,12 @@
 //! [`Submitter`], which keeps them in files until a transaction that carries them is buried deep enough; people's tools
 //! call the contracts through [`Wallet`]. [`history`] reads the past for auditors.
 //!
-//! No packet ever waits for anything in this crate: sessions read the last view, and [`ChainHealth`] says how old it is.
+//! No packet ever waits for anything in this crate: sessions read the last view, and [`ChainHealth`] says how old it is. Only who
+//! claims to be a contract wallet waits for an answer, of [`ContractWallets`], before there is a session.
 
 pub mod bindings;
 mod chain;
+mod contract_wallet;
 mod decode;
 mod deployment;
 mod follower;
@@ -23,6 +25,7 @@ mod transact;
 pub mod wallet;
 
 pub use chain::{Block, Branch, Chain, ChainError, Header, Joined};
+pub use contract_wallet::ContractWallets;
 pub use decode::{DecodeError, decode};
 pub use deployment::{Deployment, DeploymentError};
 pub use follower::{FollowError, Follower, FollowerConfig};

@@ -32,6 +32,21 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 /// Largest answer that is read.
 const MAX_ANSWER_OCTETS: usize = 32 << 20;
 
+/// What one request may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// How long one request may take.
+    pub(crate) deadline: Duration,
+    /// Largest answer that is read, octets.
+    pub(crate) answer_octets: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { deadline: DEADLINE, answer_octets: MAX_ANSWER_OCTETS }
+    }
+}
+
 /// Why a request brought no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RpcError {
@@ -161,6 +176,7 @@ pub(crate) struct Node {
     pub(crate) shown: String,
     line: Line,
     counts: Arc<RequestCounts>,
+    bounds: Bounds,
 }
 
 enum Line {
@@ -177,6 +193,14 @@ impl fmt::Debug for Node {
 impl Node {
     /// Connects (WebSocket) or gets ready to (HTTP).
     pub(crate) async fn connect(url: &Url, counts: Arc<RequestCounts>) -> Result<Self, RpcError> {
+        Self::bounded(url, counts, Bounds::default()).await
+    }
+
+    async fn bounded(
+        url: &Url,
+        counts: Arc<RequestCounts>,
+        bounds: Bounds,
+    ) -> Result<Self, RpcError> {
         let shown = shown(url);
         let unreachable = |detail: String| RpcError::Unreachable {
             node: shown.clone(),
@@ -186,7 +210,7 @@ impl Node {
         let line = match url.scheme() {
             "http" | "https" => Line::Http {
                 client: reqwest::Client::builder()
-                    .connect_timeout(DEADLINE / 2)
+                    .connect_timeout(bounds.deadline / 2)
                     .redirect(reqwest::redirect::Policy::none())
                     .build()
                     .map_err(|error| unreachable(chain_of(&error.without_url())))?,
@@ -195,17 +219,17 @@ impl Node {
             },
             "ws" | "wss" => {
                 let config = WebSocketConfig::default()
-                    .max_message_size(Some(MAX_ANSWER_OCTETS))
-                    .max_frame_size(Some(MAX_ANSWER_OCTETS));
+                    .max_message_size(Some(bounds.answer_octets))
+                    .max_frame_size(Some(bounds.answer_octets));
                 let connect = ConnectOnce(WsConnect::new(url.as_str()).with_config(config));
-                match timeout(DEADLINE, RpcClient::connect_pubsub(connect)).await {
+                match timeout(bounds.deadline, RpcClient::connect_pubsub(connect)).await {
                     Ok(Ok(client)) => Line::WebSocket(client),
                     Ok(Err(error)) => return Err(unreachable(error.to_string())),
                     Err(_) => {
                         return Err(RpcError::Timeout {
                             node: shown,
                             method: "connect",
-                            waited: DEADLINE,
+                            waited: bounds.deadline,
                         });
                     }
                 }
@@ -216,7 +240,7 @@ impl Node {
                 )));
             }
         };
-        Ok(Self { shown, line, counts })
+        Ok(Self { shown, line, counts, bounds })
     }
 
     /// One request under the deadline.
@@ -237,9 +261,10 @@ impl Node {
                 }
             }
         };
-        timeout(DEADLINE, answer).await.unwrap_or_else(|_| {
-            Err(RpcError::Timeout { node: self.shown.clone(), method, waited: DEADLINE })
-        })
+        let waited = self.bounds.deadline;
+        timeout(waited, answer)
+            .await
+            .unwrap_or_else(|_| Err(RpcError::Timeout { node: self.shown.clone(), method, waited }))
     }
 
     async fn post<R: DeserializeOwned>(
@@ -266,8 +291,9 @@ impl Node {
         let status = response.status();
         let mut octets = Vec::new();
         while let Some(part) = response.chunk().await.map_err(unreachable)? {
-            if octets.len() + part.len() > MAX_ANSWER_OCTETS {
-                return Err(self.unusable(method, format!("more than {MAX_ANSWER_OCTETS} octets")));
+            let most = self.bounds.answer_octets;
+            if octets.len() + part.len() > most {
+                return Err(self.unusable(method, format!("more than {most} octets")));
             }
             octets.extend_from_slice(&part);
         }
@@ -399,6 +425,7 @@ pub struct Rpc {
     nodes: Vec<Mutex<Option<Arc<Node>>>>,
     current: AtomicUsize,
     counts: Arc<RequestCounts>,
+    bounds: Bounds,
 }
 
 impl Rpc {
@@ -409,8 +436,12 @@ impl Rpc {
     }
 
     pub(crate) fn counted(urls: Vec<Url>, counts: Arc<RequestCounts>) -> Self {
+        Self::bounded(urls, counts, Bounds::default())
+    }
+
+    pub(crate) fn bounded(urls: Vec<Url>, counts: Arc<RequestCounts>, bounds: Bounds) -> Self {
         let nodes = urls.iter().map(|_| Mutex::new(None)).collect();
-        Self { urls, nodes, current: AtomicUsize::new(0), counts }
+        Self { urls, nodes, current: AtomicUsize::new(0), counts, bounds }
     }
 
     /// One request, to the next node if one fails. An error that a node answered is an answer.
@@ -454,7 +485,8 @@ impl Rpc {
         if let Some(node) = slot.as_ref() {
             return Ok(node.clone());
         }
-        let node = Arc::new(Node::connect(&self.urls[at], self.counts.clone()).await?);
+        let node = Node::bounded(&self.urls[at], self.counts.clone(), self.bounds).await?;
+        let node = Arc::new(node);
         *slot = Some(node.clone());
         Ok(node)
     }

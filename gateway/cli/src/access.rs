@@ -1,16 +1,13 @@
-//! `flytrap access`, `flytrap device`, `flytrap token`: who may, which keys act, and how clients log in.
+//! `flytrap access` and `flytrap token`: who may, and how clients log in.
 
 use std::io::{IsTerminal, Write};
 
 use alloy::primitives::{Address, B256, U256};
 use eyre::{Result, WrapErr, bail, eyre};
-use flytrap_chain::keys::Key;
 use flytrap_chain::wallet::{Reason, Wanted};
 use flytrap_chain::{Done, Wallet};
 use flytrap_policy::{Event, Right, credential};
-use rand::TryRngCore;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use crate::args::{self, Global, Why};
 use crate::broker::right_text;
@@ -122,7 +119,7 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn joined(wallets: &[Address]) -> String {
+pub(crate) fn joined(wallets: &[Address]) -> String {
     wallets.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
 }
 
@@ -304,133 +301,12 @@ pub(crate) async fn payout(global: &Global, command: &args::Payout) -> Result<()
     Ok(())
 }
 
-/// `flytrap device …`
-pub(crate) async fn device(global: &Global, command: &args::Device) -> Result<()> {
-    use args::Device as D;
-    match command {
-        D::New { end } => {
-            let wallet = global.wallet().await?;
-            let until = end.second(wallet.block_time().await?)?;
-            let password = new_password()?;
-            let key = device_key(&password)?;
-            let sent = wallet.authorize_device_key(&key, until).await?;
-            let user = key.address().to_string();
-            let sentence = format!(
-                "user name  {user}\npassword   {}\n\nThe device logs in with these, over TLS only, as {} until {}. The password is shown this once.",
-                *password,
-                wallet.address(),
-                utc(until)
-            );
-            done(
-                global,
-                &sentence,
-                &sent,
-                json!({ "userName": user, "password": *password, "until": until }),
-            );
-        }
-        D::Authorize { device_key_file, end } => {
-            let wallet = global.wallet().await?;
-            let keys: Vec<Key> = device_key_file
-                .iter()
-                .map(|file| Key::read(file, None))
-                .collect::<Result<_, _>>()?;
-            let until = end.second(wallet.block_time().await?)?;
-            let sent = match &keys[..] {
-                [key] => wallet.authorize_device_key(key, until).await?,
-                keys => {
-                    wallet.authorize_device_keys(&keys.iter().collect::<Vec<_>>(), until).await?
-                }
-            };
-            let devices: Vec<Address> = keys.iter().map(Key::address).collect();
-            let acts = if devices.len() == 1 { "acts" } else { "act" };
-            let sentence = format!(
-                "{} {acts} for {} until {}.",
-                joined(&devices),
-                wallet.address(),
-                utc(until)
-            );
-            done(global, &sentence, &sent, json!({ "devices": devices, "until": until }));
-        }
-        D::Revoke { devices } => {
-            let wallet = global.wallet().await?;
-            let sent = match devices[..] {
-                [device] => wallet.revoke_device(device).await?,
-                _ => wallet.revoke_devices(devices).await?,
-            };
-            let acts = if devices.len() == 1 { "acts" } else { "act" };
-            let sentence = format!("{} {acts} for you no more.", joined(devices));
-            done(global, &sentence, &sent, json!({}));
-        }
-        D::RevokeAll => {
-            let sent = global.wallet().await?.revoke_all_devices().await?;
-            done(global, "No device key acts for you any more.", &sent, json!({}));
-        }
-        D::List { wallet } => {
-            let whose = match wallet {
-                Some(wallet) => *wallet,
-                None => global.key().wrap_err("name a wallet with --wallet, or")?.address(),
-            };
-            list_devices(global, whose).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn list_devices(global: &Global, whose: Address) -> Result<()> {
-    let state = global.state(&global.contracts().await?, &[whose]).await?;
-    let now = state.now();
-    let mut keys: Vec<Address> = state
-        .entries
-        .iter()
-        .filter_map(|entry| match entry.event {
-            Event::DeviceAuthorized { wallet, device, .. } if wallet == whose => Some(device),
-            _ => None,
-        })
-        .collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let known = |key: &Address| state.registry.device(*key).filter(|device| device.wallet == whose);
-    let rows: Vec<_> = keys
-        .iter()
-        .filter_map(|key| {
-            Some((*key, known(key)?.until, state.registry.wallet_of(*key, now) == Some(whose)))
-        })
-        .collect();
-    if global.json {
-        let rows = rows
-            .iter()
-            .map(|(key, until, acts)| json!({ "device": key, "until": until, "acts": acts }));
-        tell::line(Value::Array(rows.collect()).to_string());
-        return Ok(());
-    }
-    let mut table = vec![vec!["DEVICE".to_owned(), "STATE".into()]];
-    table.extend(rows.iter().map(|(key, until, acts)| {
-        let text = if *acts { format!("acts until {}", utc(*until)) } else { "ended".to_owned() };
-        vec![key.to_string(), text]
-    }));
-    tell::table(&table);
-    Ok(())
-}
-
-/// 20 octets of the system's randomness, as a device password.
-fn new_password() -> Result<Zeroizing<String>> {
-    let mut seed = Zeroizing::new([0; 20]);
-    rand::rngs::OsRng
-        .try_fill_bytes(seed.as_mut_slice())
-        .wrap_err("the system gives no randomness")?;
-    Ok(Zeroizing::new(credential::device_password(&seed)))
-}
-
-fn device_key(password: &str) -> Result<Key> {
-    let key = credential::device_key(password.as_bytes())?;
-    let digits = Zeroizing::new(alloy::hex::encode(key.secret().as_slice()));
-    Key::from_hex(&digits).ok_or_else(|| eyre!("the password gives no key: try again"))
-}
-
 /// `flytrap token …`
 pub(crate) async fn token(global: &Global, command: &args::Token) -> Result<()> {
     match command {
-        args::Token::Make { client_id, life } => make_token(global, client_id, life.0).await,
+        args::Token::Make { client_id, life, contract_wallet } => {
+            make_token(global, client_id, life.0, *contract_wallet).await
+        }
         args::Token::Invalidate { before } => {
             let wallet: Wallet = global.wallet().await?;
             let newest = wallet.block_time().await?;
@@ -452,14 +328,25 @@ pub(crate) async fn token(global: &Global, command: &args::Token) -> Result<()> 
     }
 }
 
-async fn make_token(global: &Global, client_id: &str, life: u64) -> Result<()> {
+async fn make_token(
+    global: &Global,
+    client_id: &str,
+    life: u64,
+    contract_wallet: Option<Address>,
+) -> Result<()> {
     let (key, site) = (global.key()?, global.site().await?);
     let issued = flytrap_site::unix_now();
     let end = issued.checked_add(life).and_then(|end| u32::try_from(end).ok());
     let end = end.ok_or_else(|| eyre!("a token ends in 2106 at the latest: shorten --life"))?;
-    let signature = key.sign(&credential::token_digest(&site, client_id, issued, end.into()));
+    let digest = match contract_wallet {
+        None => credential::token_digest(&site, client_id, issued, end.into()),
+        Some(wallet) => {
+            credential::wallet_token_digest(&site, wallet, client_id, issued, end.into())
+        }
+    };
+    let signature = key.sign(&digest);
     let password = credential::encode_token(u32::try_from(issued)?, end, &signature);
-    let user = key.address().to_string();
+    let user = contract_wallet.unwrap_or(key.address()).to_string();
     if global.json {
         let answer = json!({ "clientId": client_id, "userName": user, "password": password, "issuedAt": issued, "expiresAt": end });
         tell::line(answer.to_string());
@@ -472,21 +359,4 @@ async fn make_token(global: &Global, client_id: &str, life: u64) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn device_passwords_are_27_characters_and_never_the_same() {
-        let (one, other) =
-            (new_password().expect("randomness"), new_password().expect("randomness"));
-        assert_eq!(one.len(), 27);
-        assert_ne!(one, other);
-        assert_ne!(
-            device_key(&one).expect("a key").address(),
-            device_key(&other).expect("a key").address()
-        );
-    }
 }

@@ -10,6 +10,7 @@ use flytrap_policy::{NamingPolicy, Offer, Right};
 use url::Url;
 
 use crate::countries::CountryList;
+use crate::settings::{self, Format, Server};
 pub(crate) use crate::units::Moment;
 use crate::units::{self, Amount, Span};
 
@@ -501,11 +502,8 @@ pub(crate) enum Payout {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Device {
-    /// Make a device password and let its key act for your wallet.
-    New {
-        #[command(flatten)]
-        end: End,
-    },
+    /// Make a device password, let its key act for your wallet, and print what the device needs, ready to paste.
+    Add(AddDevice),
     /// Let keys act for your wallet, all or none.
     Authorize {
         /// File with a device's private key, which has to agree; may be said several times.
@@ -530,6 +528,27 @@ pub(crate) enum Device {
     },
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct AddDevice {
+    #[command(flatten)]
+    pub(crate) end: End,
+    /// The gateway, such as mqtts://host:8883; default: the first that is on chain.
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<Server>,
+    /// The device's client id; default: made of its address.
+    #[arg(long, value_name = "ID", value_parser = settings::client_id)]
+    pub(crate) client_id: Option<String>,
+    /// Certificates to trust, where the device's system does not trust the gateway's by itself.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Topic to publish to, for software that wants to know.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Option<String>,
+    /// Whose settings.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
     /// Make a token; nothing is sent anywhere.
@@ -540,6 +559,9 @@ pub(crate) enum Token {
         /// How long it lives.
         #[arg(long, value_name = "SPAN", default_value = "30d")]
         life: Span,
+        /// For a contract (ERC-1271) that takes your key's signature for its own.
+        #[arg(long, value_name = "ADDRESS", value_parser = units::address)]
+        contract_wallet: Option<Address>,
     },
     /// End all tokens that your wallet issued before a moment.
     Invalidate {
@@ -684,8 +706,10 @@ mod tests {
             "device authorize --device-key-file a --device-key-file b --life 1d",
             "access buy subscribe farm/n1 --periods 2 --max-price 0.02ether --yes",
             &format!("access revoke {WALLET} subscribe farm/n1 --note ended"),
-            "device new --life 365d",
+            "device add --life 365d",
+            "device add --life 1d --server mqtts://gw:1 --client-id n1 --format homeassistant",
             "token make --client-id dev1 --life 30d",
+            &format!("token make --client-id dev1 --contract-wallet {WALLET}"),
             "token invalidate --before 2026-01-01",
             &format!("ban add {WALLET} --life 1h --reason flood"),
             "audit topic farm/n1 --from 2h --to block:9 --json",
@@ -722,6 +746,9 @@ mod tests {
             "access buy subscribe --yes",
             "device revoke",
             "token make --life 30",
+            "device add --life 1d --server gw:1",
+            "device add --life 1d --client-id a;b",
+            "device add --life 1d --format ini",
             "--key-file a --keystore b broker show",
             &format!("ban add {}ab --life 1h", WALLET),
         ];

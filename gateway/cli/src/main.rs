@@ -8,7 +8,9 @@ mod broker;
 mod context;
 mod countries;
 mod demo;
+mod device;
 mod explain;
+mod settings;
 mod tell;
 mod units;
 
@@ -53,7 +55,7 @@ async fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Topic(command) => broker::topic(global, command).await?,
         Command::Access(command) => access::access(global, command).await?,
         Command::Payout(command) => access::payout(global, command).await?,
-        Command::Device(command) => access::device(global, command).await?,
+        Command::Device(command) => device::device(global, command).await?,
         Command::Token(command) => access::token(global, command).await?,
         Command::Ban(command) => broker::ban(global, command).await?,
         Command::Audit(args) => audit::audit(global, args).await?,

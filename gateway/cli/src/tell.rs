@@ -37,6 +37,11 @@ pub(crate) fn line(text: impl AsRef<str>) {
     let _ = out.flush();
 }
 
+/// Prints a line for people beside the result: on a terminal both are seen, in a pipe only the result goes on.
+pub(crate) fn aside(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Text from the chain or a client, made safe for a terminal: control characters are shown, not obeyed.
 pub(crate) fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -288,7 +288,7 @@ async fn device_keys_act_for_their_wallet_until_they_are_revoked() {
     let site = site().await;
     let person = Person { site: &site, role: "publisher" };
     let wallet = site.wallet(&site.wallets.publisher).await.expect("a wallet");
-    let made = person.does(&["device", "new", "--life", "30d"]);
+    let made = person.does(&["device", "add", "--life", "30d"]);
     let device = made["userName"].as_str().expect("a user name").to_owned();
     assert_eq!(made["password"].as_str().map(str::len), Some(27));
     let key = device.parse().expect("an address");
@@ -326,6 +326,69 @@ async fn device_keys_act_for_their_wallet_until_they_are_revoked() {
     assert!(wallet.wallet_of(other).await.expect("an answer").is_zero());
 }
 
+/// US9: what is pasted into a stock client's configuration logs the device in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_added_with_settings_that_a_stock_client_logs_in_with() {
+    let site = Site::start(SiteOptions::default()).await.expect("a site");
+    let person = Person { site: &site, role: "publisher" };
+    person.does(&["topic", "register", "farm/n1"]);
+    let server = format!("mqtts://localhost:{}", site.mqtts().expect("a listener").port());
+    let ca = site.ca_file().display().to_string();
+    let add = |format: &str| {
+        let words = [
+            "device",
+            "add",
+            "--life",
+            "1d",
+            "--server",
+            &server,
+            "--ca-file",
+            &ca,
+            "--client-id",
+            "n1",
+            "--topic",
+            "farm/n1",
+            "--format",
+            format,
+        ];
+        person.hears(&words)
+    };
+    let home = site.dir().join("home");
+    std::fs::create_dir_all(&home).expect("a folder");
+    std::fs::write(home.join("mosquitto_pub"), add("mosquitto")).expect("a file");
+    site.gateway()
+        .expect("a gateway")
+        .until_height(
+            site.chain.height().await.expect("a height"),
+            std::time::Duration::from_secs(20),
+        )
+        .await
+        .expect("a mirror");
+    let spy = site.spy("farm/#").await.expect("a spy");
+    let program = flytrap_site::on_path("mosquitto_pub").expect("mosquitto_pub");
+    let mut command = Command::new(program);
+    command.env("XDG_CONFIG_HOME", &home).args(["-q", "1", "-m", "22 %"]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("a task");
+    let output = output.expect("the program");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    spy.until(std::time::Duration::from_secs(20), |heard| heard.payload == b"22 %")
+        .await
+        .expect("the message");
+
+    for format in
+        ["text", "env", "qr", "homeassistant", "zigbee2mqtt", "tasmota", "esphome", "telegraf"]
+    {
+        assert!(add(format).len() > 100, "{format}");
+    }
+    let json: Value = serde_json::from_str(&add("json")).expect("JSON");
+    assert_eq!((json["clientId"].as_str(), json["tls"].as_bool()), (Some("n1"), Some(true)));
+    // Nothing is on chain if the settings cannot be made.
+    let before = person.does(&["device", "list"]).as_array().map(Vec::len);
+    let wrong = ["device", "add", "--life", "1d", "--format", "esphome", "--ca-file", "/nowhere"];
+    assert!(person.is_refused(&wrong).contains("/nowhere"));
+    assert_eq!(person.does(&["device", "list"]).as_array().map(Vec::len), before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bans_are_added_listed_and_lifted() {
     let site = site().await;
@@ -359,6 +422,11 @@ async fn a_token_is_made_without_the_chain_and_says_until_when_it_counts() {
     let life =
         token["expiresAt"].as_u64().zip(token["issuedAt"].as_u64()).map(|(end, start)| end - start);
     assert_eq!(life, Some(30 * 86_400));
+    let contract = site.wallets.spare[0].address().to_string();
+    let words = ["token", "make", "--client-id", "dev1", "--contract-wallet", &contract];
+    let of_contract = person.does(&words);
+    assert_eq!(of_contract["userName"], contract);
+    assert_ne!(of_contract["password"], token["password"], "another digest was signed");
     person.does(&["token", "invalidate"]);
     let wallet = site.wallet(&site.wallets.reader).await.expect("a wallet");
     assert!(wallet.tokens_valid_from(wallet.address()).await.expect("an answer") > 0);

@@ -96,6 +96,15 @@ pub enum Malformed {
     /// Authentication data without an authentication method, or AUTH without a method.
     #[error("authentication data, or AUTH, without an authentication method")]
     NoAuthenticationMethod,
+    /// AUTH with another method than the CONNECT had [MQTT-4.12.0-5].
+    #[error("AUTH with another method than that of CONNECT")]
+    AnotherMethod,
+    /// AUTH where none is awaited.
+    #[error("AUTH where none is awaited")]
+    UnexpectedAuth,
+    /// Anything but AUTH between a CONNECT with an authentication method and its CONNACK [MQTT-3.1.2-30].
+    #[error("a packet that has to wait for CONNACK")]
+    BeforeConnAck,
     /// A reason code which this packet does not have, or not from this side.
     #[error("reason code {code:#04x} may not be here")]
     ReasonCode {
@@ -141,6 +150,9 @@ impl Malformed {
             | Self::RepeatedProperty { .. }
             | Self::PropertyValue { .. }
             | Self::NoAuthenticationMethod
+            | Self::AnotherMethod
+            | Self::UnexpectedAuth
+            | Self::BeforeConnAck
             | Self::ReasonCode { .. }
             | Self::Empty
             | Self::NoLocalShared => 0x82,
@@ -157,6 +169,15 @@ impl Malformed {
             | Self::ProtocolName
             | Self::ConnectFlags { .. }
             | Self::SubscriptionOptions { .. } => 0x81,
+        }
+    }
+
+    /// The code in a CONNACK, which has no 0x8F; everything else that can go wrong before there is a session exists there.
+    #[must_use]
+    pub const fn connack_code(&self) -> u8 {
+        match self.reason_code() {
+            0x8F => 0x81,
+            code => code,
         }
     }
 }
@@ -215,17 +236,9 @@ impl ConnectError {
             Self::UnsupportedVersion { offer: Offer::V5OrLater, .. } => Some((Version::V5, 0x84)),
             Self::ClientIdRejected { version } => Some((*version, 0x02)),
             Self::Malformed { version: Some(Version::V5), fault } => {
-                Some((Version::V5, connack_code(fault)))
+                Some((Version::V5, fault.connack_code()))
             }
             Self::NotConnect { .. } | Self::Malformed { .. } => None,
         }
-    }
-}
-
-/// CONNACK has no 0x8F, everything else that a CONNECT can do wrong exists there.
-const fn connack_code(fault: &Malformed) -> u8 {
-    match fault.reason_code() {
-        0x8F => 0x81,
-        code => code,
     }
 }

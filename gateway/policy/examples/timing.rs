@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use flytrap_policy::credential::{
-    Claim, Site, authenticate, device_key, device_password, encode_token, token_digest, user_name,
+    Accepts, Claim, Site, authenticate, device_key, device_password, encode_token, token_digest,
+    user_name,
 };
 use flytrap_policy::{
     Action, Credential, CredentialKind, Event, Lease, NamingPolicy, Offer, Options, Principal,
@@ -193,11 +194,12 @@ fn proofs(registry: &Registry) {
         device.sign(&token_digest(&site, "client", issued.into(), expires.into())).unwrap();
     let token = encode_token(issued, expires, &signature);
     let user = user_name(device.address());
+    let accepts = Accepts { longest_life: u64::MAX, contract_wallets: false };
     for (what, password) in [("token", &token), ("device password", &password)] {
         let claim = Claim { client_id: "client", user_name: &user, password: password.as_bytes() };
         let start = busy();
         for _ in 0..2_000 {
-            black_box(authenticate(black_box(&claim), &site, &view, NOW, u64::MAX)).unwrap();
+            black_box(authenticate(black_box(&claim), &site, &view, NOW, &accepts)).unwrap();
         }
         println!("{what}: {:?} per proof", (busy() - start) / 2_000);
     }

@@ -94,6 +94,14 @@ pub enum Denial {
     /// The name or filter is none: empty, a wildcard in a name, or a misplaced one in a filter.
     #[error("not a valid topic name or filter")]
     InvalidName,
+    /// The broker reads this character of the name or filter as another, see [`Dialect`](crate::Dialect).
+    #[error(
+        "names with {character:?} are not allowed: the broker here takes it for another character"
+    )]
+    Clash {
+        /// The first such character.
+        character: char,
+    },
     /// The filter lies over more registered topics than one decision may look at.
     #[error("the filter covers more than {most} topics")]
     FilterTooWide {
@@ -125,6 +133,7 @@ impl Denial {
             Self::ReservedName => "reserved-name",
             Self::EmptyLevel => "empty-level",
             Self::InvalidName => "invalid-name",
+            Self::Clash { .. } => "clash",
             Self::FilterTooWide { .. } => "filter-too-wide",
         }
     }

@@ -10,7 +10,7 @@ use flytrap_mqtt::topic::Filter;
 use crate::credential::Refusal;
 use crate::permit::Terms;
 use crate::registry::Shape;
-use crate::{Country, Denial, FilterPermit, Permit, Reach, Registry, Right};
+use crate::{Country, Denial, Dialect, FilterPermit, Permit, Reach, Registry, Right};
 
 /// What to do with names that no registered topic governs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct Options {
     pub ungoverned: Ungoverned,
     /// Filters wider than the rights.
     pub wildcards: Wildcards,
+    /// How the broker reads names; said where the broker is configured.
+    #[serde(skip)]
+    pub dialect: Dialect,
 }
 
 /// How a principal proved itself.
@@ -51,6 +54,8 @@ pub enum CredentialKind {
     Token,
     /// The seed of a device key.
     DevicePassword,
+    /// A signature over a nonce of the gateway.
+    Challenge,
 }
 
 /// What of the proof still matters after it was accepted.
@@ -58,7 +63,7 @@ pub enum CredentialKind {
 pub struct Credential {
     /// Its kind.
     pub kind: CredentialKind,
-    /// When it was signed, Unix seconds; 0 for a device password.
+    /// When it was signed (a challenge: when it was proved), Unix seconds; 0 for a device password.
     pub issued_at: u64,
     /// From when it is worthless, Unix seconds; [`u64::MAX`] for a device password, which ends with its key.
     pub expires_at: u64,
@@ -112,7 +117,7 @@ impl View {
     /// Judges one action on one topic name. `now` is the later of block time and wall clock, Unix seconds; every end
     /// is half-open: something holds while `now < until`.
     ///
-    /// In this order: bans and the proof itself ([`View::standing`]), reserved names, the governing topic (and whether
+    /// In this order: bans and the proof itself ([`View::standing`]), reserved names, the broker's dialect, the governing topic (and whether
     /// a hidden one may govern instead), the country, ownership, blocks, offers and grants, and at last the topic's
     /// traits. Owners have both rights, but not against a ban by the broker, and countries and traits hold for them
     /// too. Looks at the name once and allocates nothing.
@@ -133,6 +138,9 @@ impl View {
         let shape = Shape::of(name);
         if shape.has_wildcard || name.is_empty() {
             return Err(Denial::InvalidName);
+        }
+        if let Some(character) = self.options.dialect.clash(name) {
+            return Err(Denial::Clash { character });
         }
         let (right, is_retained) = match action {
             Action::Publish { retain } => (Right::Publish, retain),
@@ -182,9 +190,14 @@ impl View {
         filter: &str,
         now: u64,
     ) -> Result<FilterPermit, Denial> {
+        // A share's name too: a broker without shared subscriptions reads all of it as one filter.
+        let clash = self.options.dialect.clash(filter);
         let filter = Filter::parse(filter).map_err(|_| Denial::InvalidName)?;
         if filter.inner().starts_with('$') {
             return Err(Denial::ReservedName);
+        }
+        if let Some(character) = clash {
+            return Err(Denial::Clash { character });
         }
         if !filter.has_wildcard() {
             let permit = self.authorize(who, Action::Deliver, filter.inner(), now)?;

@@ -11,8 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use common::*;
 use flytrap_policy::credential::{
-    CLOCK_SKEW, Claim, Refusal, Site, authenticate, device_key, device_password, encode_token,
-    token_digest, user_name,
+    Accepts, CLOCK_SKEW, Claim, Finding, Refusal, Site, authenticate, device_key, device_password,
+    encode_token, token_digest, user_name,
 };
 use flytrap_policy::{CredentialKind, Event, Principal, View};
 use k256::ecdsa::SigningKey;
@@ -28,6 +28,7 @@ const ISSUED: u32 = 1_700_000_000;
 const EXPIRES: u32 = 1_731_536_000;
 const NOW: u64 = 1_710_000_000;
 const YEAR: u64 = 366 * 86_400;
+const KEYS_ONLY: Accepts = Accepts { longest_life: YEAR, contract_wallets: false };
 const CLIENT_ID: &str = "sensor-1";
 
 fn signer(name: &str) -> SigningKey {
@@ -66,7 +67,10 @@ fn try_as(
     now: u64,
 ) -> Result<Principal, Refusal> {
     let claim = Claim { client_id: CLIENT_ID, user_name, password: password.as_ref() };
-    authenticate(&claim, &SITE, view, now, YEAR)
+    match authenticate(&claim, &SITE, view, now, &KEYS_ONLY)? {
+        Finding::Proved(proven) => Ok(proven.principal),
+        Finding::Ask(question) => panic!("{question:?} although no contract wallet is accepted"),
+    }
 }
 
 fn try_token(password: impl AsRef<[u8]>) -> Result<Principal, Refusal> {
@@ -481,7 +485,8 @@ proptest! {
         longest_life in any::<u64>(),
     ) {
         let claim = Claim { client_id: &client_id, user_name: &user, password: &password };
-        let refusal = authenticate(&claim, &SITE, &Broker::new().view(), now, longest_life).unwrap_err();
+        let accepts = Accepts { longest_life, contract_wallets: false };
+        let refusal = authenticate(&claim, &SITE, &Broker::new().view(), now, &accepts).unwrap_err();
         prop_assert!(refusal.blames_client());
     }
 

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use alloy_primitives::{Address, B256, address};
 use common::*;
 use flytrap_policy::{
-    Action, Basis, Denial, Event, Lease, Origin, Reach, Right, Traits, Ungoverned, View, Wildcards,
+    Action, Basis, Denial, Dialect, Event, Lease, Origin, Reach, Right, Traits, Ungoverned, View,
+    Wildcards,
 };
 
 const PUBLISH: Action = Action::Publish { retain: false };
@@ -25,6 +26,37 @@ fn reach(view: &View, who: Address, filter: &str) -> Result<Reach, Denial> {
 
 fn no_grant(name: &str) -> Denial {
     Denial::NoGrant { topic_id: topic_id(name), price_hint: None }
+}
+
+/// B16: even the owner of a topic with such a name may not use it, since to the broker it is somebody else's.
+#[test]
+fn names_that_the_broker_takes_for_others_are_refused_whoever_asks_and_passed_where_it_does_not() {
+    let mut broker = Broker::with(Ungoverned::Allow, Wildcards::Narrow);
+    let traits = Traits { retain: true, ..Traits::default() };
+    broker.register_with("secret.x", wallet(OWNER), traits, CLOSED, CLOSED);
+    let plain = broker.view();
+    broker.options.dialect = Dialect::RabbitMq;
+    let view = broker.view();
+    for name in ["secret.x", "secret.x/y", "else.where", "*", "a/*", "a*"] {
+        let clash = Err(Denial::Clash { character: if name.contains('.') { '.' } else { '*' } });
+        for action in [PUBLISH, RETAIN, Action::Deliver] {
+            assert_eq!(may(&view, wallet(OWNER), action, name), clash, "{name}");
+            assert!(may(&plain, wallet(OWNER), action, name).is_ok(), "{name}");
+        }
+        let filters =
+            [name.to_owned(), format!("{name}/#"), format!("+/{name}"), format!("$share/g/{name}")];
+        for filter in &filters {
+            assert_eq!(
+                reach(&view, wallet(OWNER), filter).map(drop),
+                clash.clone().map(drop),
+                "{filter}"
+            );
+            assert!(reach(&plain, wallet(OWNER), filter).is_ok(), "{filter}");
+        }
+    }
+    assert_eq!(reach(&view, wallet(OWNER), "$share/a.b/c"), Err(Denial::Clash { character: '.' }));
+    assert!(may(&view, wallet(OWNER), PUBLISH, "secret/x").is_ok());
+    assert!(reach(&view, wallet(OWNER), "else/+/#").is_ok());
 }
 
 /// B27

@@ -558,7 +558,8 @@ proptest! {
             let inner = filter.strip_prefix("$share/g/").unwrap_or(filter);
             let matched: Vec<&String> = names.iter().filter(|name| matches(inner, name)).collect();
             let judge = |wildcards| {
-                let (view, _) = chain.view(confirmations, Options { ungoverned, wildcards });
+                let options = Options { ungoverned, wildcards, ..Options::default() };
+                let (view, _) = chain.view(confirmations, options);
                 let may_read = |name: &&&String, now| view.authorize(&who, Action::Deliver, name, now).is_ok();
                 let readable = matched.iter().filter(|name| may_read(name, now)).count();
                 let answer = view.authorize_filter(&who, filter, now);

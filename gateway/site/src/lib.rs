@@ -217,6 +217,7 @@ impl Site {
             ports: self.options.ports,
         };
         let mut table = gateway::config(&facts, &self.options.gateway_config)?;
+        gateway::merge(&mut table, self.broker.gateway_config(&self.ground)?);
         gateway::merge(&mut table, overrides.parse()?);
         let program = match &self.options.gateway_bin {
             Some(file) => file.clone(),
@@ -238,7 +239,7 @@ impl Site {
     /// # Errors
     /// If it does not get its SUBACK.
     pub async fn spy(&self, filter: &str) -> Result<Spy> {
-        Spy::start(self.broker.address(), filter).await
+        Spy::start(self.broker.address(), self.broker.login(), filter).await
     }
 
     /// The place that proofs are made for.
@@ -252,7 +253,15 @@ impl Site {
     /// # Errors
     /// If the clock is past 2106.
     pub fn token(&self, key: &Key, client_id: &str) -> Result<Login> {
-        token(key, &self.place(), client_id, 3600)
+        self.token_of_life(key, client_id, 3600)
+    }
+
+    /// A token of `key` for `client_id` that lives for so many seconds more.
+    ///
+    /// # Errors
+    /// If the clock is past 2106.
+    pub fn token_of_life(&self, key: &Key, client_id: &str, life: u64) -> Result<Login> {
+        token(key, &self.place(), client_id, life)
     }
 
     /// The CA certificate for `--cafile`.

@@ -26,13 +26,17 @@ impl Drop for Spy {
 }
 
 impl Spy {
-    /// Connects to `broker` without a name and subscribes to `filter`.
+    /// Connects to `broker` without a client id, with a login where one is wanted, and subscribes to `filter`.
     ///
     /// # Errors
     /// If there is no CONNACK or SUBACK within ten seconds, or they refuse.
-    pub async fn start(broker: SocketAddr, filter: &str) -> Result<Self> {
+    pub async fn start(
+        broker: SocketAddr,
+        login: Option<(&str, &str)>,
+        filter: &str,
+    ) -> Result<Self> {
         let patience = Duration::from_secs(10);
-        let opened = tokio::time::timeout(patience, Self::open(broker, filter)).await;
+        let opened = tokio::time::timeout(patience, Self::open(broker, login, filter)).await;
         let stream = opened
             .wrap_err("the broker did not answer the spy")?
             .wrap_err("the spy at the broker")?;
@@ -41,10 +45,20 @@ impl Spy {
         Ok(Self { heard, task })
     }
 
-    async fn open(broker: SocketAddr, filter: &str) -> Result<TcpStream> {
+    async fn open(
+        broker: SocketAddr,
+        login: Option<(&str, &str)>,
+        filter: &str,
+    ) -> Result<TcpStream> {
         let mut stream = TcpStream::connect(broker).await?;
         // Clean session, no keep alive, no client id.
-        stream.write_all(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00").await?;
+        let flags = if login.is_some() { 0xc2 } else { 0x02 };
+        let mut body = [b"\x00\x04MQTT\x04", &[flags][..], b"\x00\x00\x00\x00"].concat();
+        for text in login.iter().flat_map(|(user_name, password)| [user_name, password]) {
+            body.extend_from_slice(&u16::try_from(text.len())?.to_be_bytes());
+            body.extend_from_slice(text.as_bytes());
+        }
+        stream.write_all(&[&[0x10, u8::try_from(body.len())?], &body[..]].concat()).await?;
         let mut connack = [0; 4];
         stream.read_exact(&mut connack).await?;
         if connack != *b"\x20\x02\x00\x00" {

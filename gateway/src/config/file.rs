@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use flytrap_policy::Options;
+use flytrap_policy::{Dialect, Options};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::DenyAction;
-use super::value::{BrokerId, HostPort, NodeUrl, Span};
+use super::value::{Addresses, BrokerId, Network, NodeUrl, Span};
+use super::{Authentication, DenyAction};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +22,8 @@ pub(super) struct File {
     pub(super) listener: Vec<Listener>,
     pub(super) broker: Broker,
     pub(super) gateway: Spanned<Gateway>,
+    #[serde(default)]
+    pub(super) authentication: Authentication,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -76,11 +78,22 @@ pub(super) struct Listener {
     #[serde(default = "Listener::deny_action")]
     pub(super) deny_action: DenyAction,
     pub(super) tls: Option<ListenerTls>,
+    pub(super) websocket: Option<WebSocket>,
+    #[serde(default = "Listener::proxy_protocol")]
+    pub(super) proxy_protocol: Spanned<ProxyProtocol>,
+    #[serde(default = "Listener::trusted_peers")]
+    pub(super) trusted_peers: Spanned<Vec<Network>>,
 }
 
 impl Listener {
     fn deny_action() -> DenyAction {
         DenyAction::Acknowledge
+    }
+    fn proxy_protocol() -> Spanned<ProxyProtocol> {
+        Spanned::new(0..0, ProxyProtocol::Off)
+    }
+    fn trusted_peers() -> Spanned<Vec<Network>> {
+        Spanned::new(0..0, Vec::new())
     }
 
     /// What is used where the file names no listener: this machine only.
@@ -91,7 +104,33 @@ impl Listener {
             allow_tokens_without_tls: false,
             deny_action: Self::deny_action(),
             tls: None,
+            websocket: None,
+            proxy_protocol: Self::proxy_protocol(),
+            trusted_peers: Self::trusted_peers(),
         }
+    }
+}
+
+/// Whether connections begin with a PROXY header. There is no "optional": whoever reaches the port could then choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ProxyProtocol {
+    Off,
+    Required,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebSocket {
+    #[serde(default = "WebSocket::path")]
+    pub(super) path: Spanned<String>,
+    #[serde(default)]
+    pub(super) allowed_origins: Vec<Spanned<String>>,
+}
+
+impl WebSocket {
+    fn path() -> Spanned<String> {
+        Spanned::new(0..0, "/mqtt".to_owned())
     }
 }
 
@@ -100,12 +139,26 @@ impl Listener {
 pub(super) struct ListenerTls {
     pub(super) certificate: Spanned<PathBuf>,
     pub(super) key: Spanned<PathBuf>,
+    #[serde(default)]
+    pub(super) also: Vec<Identity>,
+    pub(super) client_ca: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    pub(super) certificate: Spanned<PathBuf>,
+    pub(super) key: Spanned<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Broker {
-    pub(super) address: HostPort,
+    /// One or a list, under either name.
+    #[serde(alias = "addresses")]
+    pub(super) address: Addresses,
+    #[serde(default)]
+    pub(super) dialect: Dialect,
     pub(super) tls: Option<BrokerTls>,
     #[serde(default)]
     pub(super) credentials: Credentials,
@@ -113,6 +166,8 @@ pub(super) struct Broker {
     pub(super) connect_timeout: Span,
     #[serde(default = "Broker::probe_interval")]
     pub(super) probe_interval: Span,
+    #[serde(default)]
+    pub(super) send_proxy: bool,
 }
 
 impl Broker {
@@ -131,13 +186,14 @@ pub(super) struct BrokerTls {
     pub(super) ca: Option<Spanned<PathBuf>>,
 }
 
-/// `"none"`, `"wallet"`, or a table with a fixed user name and password.
+/// `"none"`, `"wallet"`, `"client"`, or a table with a fixed user name and password.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Credentials {
     #[default]
     None,
     Wallet,
+    Client,
     Fixed(Fixed),
 }
 
@@ -151,6 +207,7 @@ pub(super) struct Fixed {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Gateway {
+    pub(super) name: Option<Spanned<String>>,
     pub(super) record: Option<Record>,
     pub(super) key_file: Option<Spanned<PathBuf>>,
     pub(super) keystore: Option<Spanned<PathBuf>>,

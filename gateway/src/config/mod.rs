@@ -14,7 +14,7 @@ mod secret;
 mod tests;
 mod value;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +29,16 @@ pub(crate) use read::{Readers, pseudonym_key, read};
 pub use secret::Secret;
 pub use value::HostPort;
 
+use crate::proxy::TrustedPeers;
+use crate::tls::ListenerTls;
+
 /// The whole configuration of one gateway.
 #[derive(Debug)]
 pub struct Config {
     /// The file it came from, for messages.
     pub file: PathBuf,
+    /// What clients that answer a challenge take this gateway for; without it none is challenged.
+    pub name: Option<String>,
     /// Where the gateway keeps what must survive a restart.
     pub state_dir: PathBuf,
     /// Which chain, contracts and broker id to follow.
@@ -44,6 +49,8 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// Whether bans and alerts go on chain, and by whose key.
     pub recording: Recording,
+    /// Which proofs are accepted.
+    pub authentication: Authentication,
     /// Bounds on what clients may use.
     pub limits: Limits,
     /// What the registry leaves to the operator.
@@ -88,8 +95,30 @@ pub struct ListenerConfig {
     pub allow_tokens_without_tls: bool,
     /// What a 3.1 or 3.1.1 client sees of a refused PUBLISH, which has no answer for it.
     pub deny_action: DenyAction,
-    /// Certificate and key, ready to use; `None` is plain text.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Certificates and keys, ready to use; `None` is plain text.
+    pub tls: Option<ListenerTls>,
+    /// MQTT over WebSocket instead of MQTT at once.
+    pub websocket: Option<WebSocketConfig>,
+    /// Every connection must begin with a PROXY header of one of `trusted_peers`.
+    pub proxy_protocol: bool,
+    /// Balancers and proxies whose word about a client's address is taken.
+    pub trusted_peers: TrustedPeers,
+}
+
+impl ListenerConfig {
+    /// Whether `peer` will name the client that it speaks for.
+    pub fn speaks_for_others(&self, peer: IpAddr) -> bool {
+        (self.proxy_protocol || self.websocket.is_some()) && self.trusted_peers.contains(peer)
+    }
+}
+
+/// MQTT over WebSocket on one listener.
+#[derive(Debug, Clone)]
+pub struct WebSocketConfig {
+    /// Path of the request, such as `/mqtt`.
+    pub path: String,
+    /// Web origins (scheme, host, port as browsers send them) whose pages may connect; empty: all.
+    pub allowed_origins: Vec<String>,
 }
 
 /// How a refused PUBLISH looks to a client whose protocol cannot be told.
@@ -105,16 +134,25 @@ pub enum DenyAction {
 /// The broker and how to reach it.
 #[derive(Debug)]
 pub struct BrokerConfig {
-    /// Host and port.
-    pub address: HostPort,
-    /// TLS towards the broker, with the name its certificate must carry; `None` is plain TCP.
-    pub tls: Option<BrokerTls>,
+    /// Where it is reached: at least one address, several for the nodes of one cluster.
+    pub addresses: Vec<BrokerAddress>,
     /// What the gateway puts into CONNECT in place of the client's proof.
     pub credentials: BrokerCredentials,
-    /// Deadline for TCP, TLS and, for the probe, CONNACK.
+    /// Deadline for TCP and TLS, and once more for CONNACK.
     pub connect_timeout: Duration,
     /// How often a real CONNECT asks whether the broker serves.
     pub probe_interval: Duration,
+    /// Whether each connection begins with a PROXY header of version 2 that names the client.
+    pub send_proxy: bool,
+}
+
+/// One way to the broker.
+#[derive(Debug, Clone)]
+pub struct BrokerAddress {
+    /// Host and port.
+    pub address: HostPort,
+    /// TLS, with the name its certificate must carry; `None` is plain TCP.
+    pub tls: Option<BrokerTls>,
 }
 
 /// TLS towards the broker.
@@ -140,6 +178,8 @@ pub enum BrokerCredentials {
     },
     /// The wallet's address (lower case, with 0x) as user name, no password.
     Wallet,
+    /// Those of a client that proves itself by other means than user name and password; of others none.
+    Client,
 }
 
 /// Whether this gateway writes to the chain.
@@ -149,6 +189,16 @@ pub enum Recording {
     Off,
     /// Bans and alerts are sent with this key.
     On(Key),
+}
+
+/// Which proofs are accepted, beside tokens, device passwords and answers of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Authentication {
+    /// Those of contract wallets (ERC-1271), for which a node is asked.
+    pub contract_wallets: bool,
+    /// Whether each token opens one session and no more.
+    pub single_use_tokens: bool,
 }
 
 /// Bounds on clients.
@@ -236,6 +286,23 @@ impl ChainConfig {
             distrust_after: Duration::from_secs(600),
             max_head_age: None,
             history: 128,
+        }
+    }
+}
+
+#[cfg(test)]
+impl BrokerConfig {
+    pub(crate) fn for_tests(addresses: &[&str]) -> Self {
+        let address = |text: &&str| {
+            let address = text.parse().expect("host:port");
+            BrokerAddress { address, tls: None }
+        };
+        Self {
+            addresses: addresses.iter().map(address).collect(),
+            credentials: BrokerCredentials::None,
+            connect_timeout: Duration::from_secs(5),
+            probe_interval: Duration::from_secs(5),
+            send_proxy: false,
         }
     }
 }

@@ -8,37 +8,44 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flytrap_chain::keys::Key;
+use flytrap_policy::Options;
 use toml::Spanned;
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::file::{self, File};
 use super::problem::{Problem, Problems, place};
 use super::read::{Readers, pseudonym_key, read};
-use super::value::Span;
+use super::value::{Addresses, Span};
 use super::{
-    AuditConfig, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Config, HealthConfig,
-    Limits, ListenerConfig, PseudonymKey, Recording, Secret,
+    AuditConfig, BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Config,
+    HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, Secret, WebSocketConfig,
 };
-use crate::tls;
+use crate::proxy::TrustedPeers;
+use crate::tls::{self, IdentityFiles, ListenerTls, Part, TlsFiles};
 
 pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Problems> {
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     let mut r = Resolver { text, folder, problems: Vec::new() };
     let chain = r.chain(file.chain);
     let listeners = r.listeners(file.listener);
+    let access = Options { dialect: file.broker.dialect, ..file.access };
     let broker = r.broker(file.broker);
     let recording = r.recording(&file.gateway);
+    let name = r.name(file.gateway.get_ref().name.as_ref());
     let limits = r.limits(&file.limits);
     let audit = r.audit(file.audit);
     let config = Config {
         file: path.to_owned(),
+        name,
         state_dir: r.at(&file.state_dir),
         chain,
         listeners,
         broker,
         recording: recording.unwrap_or(Recording::Off),
+        authentication: file.authentication,
         limits,
-        access: file.access,
+        access,
         audit,
         health: HealthConfig { bind: file.health.bind },
     };
@@ -163,40 +170,101 @@ impl Resolver<'_> {
                 );
                 self.problem(&listener.bind, wrong);
             }
+            self.check_trust(&listener);
             let tls = listener.tls.as_ref().and_then(|tls| self.listener_tls(tls));
+            let networks = listener.trusted_peers.into_inner();
             resolved.push(Arc::new(ListenerConfig {
                 name: listener.name.into_inner(),
                 bind,
                 allow_tokens_without_tls: listener.allow_tokens_without_tls,
                 deny_action: listener.deny_action,
                 tls,
+                websocket: listener.websocket.map(|websocket| self.websocket(websocket)),
+                proxy_protocol: *listener.proxy_protocol.get_ref() == file::ProxyProtocol::Required,
+                trusted_peers: TrustedPeers::new(networks.into_iter().map(|n| n.0).collect()),
             }));
         }
         resolved
     }
 
-    fn listener_tls(&mut self, tls: &file::ListenerTls) -> Option<Arc<rustls::ServerConfig>> {
-        let certificate = self.read("listener.tls.certificate", &tls.certificate, Readers::Anyone);
-        let key = self.read("listener.tls.key", &tls.key, Readers::OwnerOnly);
-        let (certificate, key) = (certificate?, key?);
-        match tls::server_config(&certificate, &key) {
-            Ok(config) => Some(config),
-            Err(wrong @ tls::TlsError::Certificate(_)) => {
-                self.problem(&tls.certificate, format!("`listener.tls.certificate`: {wrong}"));
-                None
+    fn listener_tls(&mut self, tls: &file::ListenerTls) -> Option<ListenerTls> {
+        let mut named = vec![(&tls.certificate, &tls.key)];
+        named.extend(tls.also.iter().map(|also| (&also.certificate, &also.key)));
+        let at = |path: &Spanned<PathBuf>| self.at(path.get_ref());
+        let identities = named
+            .iter()
+            .map(|(certificate, key)| IdentityFiles { certificate: at(certificate), key: at(key) })
+            .collect();
+        let files = TlsFiles { identities, client_ca: tls.client_ca.as_ref().map(at) };
+        let faults = match ListenerTls::open(files) {
+            Ok(tls) => return Some(tls),
+            Err(faults) => faults,
+        };
+        for fault in faults {
+            let (key, path) = match fault.part {
+                Part::Certificate(n) => ("certificate", named[n].0),
+                Part::Key(n) => ("key", named[n].1),
+                Part::ClientCa => ("client_ca", tls.client_ca.as_ref().unwrap_or(&tls.certificate)),
+            };
+            self.problem(path, format!("`listener.tls.{key}` = {fault}"));
+        }
+        None
+    }
+
+    fn websocket(&mut self, websocket: file::WebSocket) -> WebSocketConfig {
+        let path = websocket.path.get_ref();
+        let is_path = path.starts_with('/')
+            && path.bytes().all(|b| b.is_ascii_graphic() && !b"?#%\"<>\\^`{|}".contains(&b));
+        if !is_path {
+            self.problem(
+                &websocket.path,
+                format!("`listener.websocket.path` is {path:?}, wanted a path such as \"/mqtt\""),
+            );
+        }
+        for origin in &websocket.allowed_origins {
+            let given = origin.get_ref();
+            // As browsers write it, since it is compared octet by octet: lower case, no default port, no path.
+            let wanted = Url::parse(given).map(|url| url.origin().ascii_serialization());
+            match wanted {
+                Ok(wanted) if wanted == *given && wanted != "null" => {}
+                Ok(wanted) if wanted != "null" => self.problem(
+                    origin,
+                    format!("`listener.websocket.allowed_origins`: browsers write \"{given}\" as \"{wanted}\""),
+                ),
+                _ => self.problem(
+                    origin,
+                    format!("`listener.websocket.allowed_origins`: \"{given}\" is no origin, wanted such as \"https://app.example\""),
+                ),
             }
-            Err(wrong) => {
-                self.problem(&tls.key, format!("`listener.tls.key`: {wrong}"));
-                None
-            }
+        }
+        let allowed_origins =
+            websocket.allowed_origins.into_iter().map(Spanned::into_inner).collect();
+        WebSocketConfig { path: websocket.path.into_inner(), allowed_origins }
+    }
+
+    fn check_trust(&mut self, listener: &file::Listener) {
+        let is_required = *listener.proxy_protocol.get_ref() == file::ProxyProtocol::Required;
+        let trusted = &listener.trusted_peers;
+        if is_required && trusted.get_ref().is_empty() {
+            self.problem(
+                &listener.proxy_protocol,
+                "`listener.proxy_protocol` is \"required\" and nobody is believed: name the balancers in `trusted_peers`",
+            );
+        }
+        if !trusted.get_ref().is_empty() && !is_required && listener.websocket.is_none() {
+            self.problem(
+                trusted,
+                "`listener.trusted_peers` has no effect without `proxy_protocol = \"required\"` or [listener.websocket]: add one, or remove it",
+            );
         }
     }
 
     fn broker(&mut self, broker: file::Broker) -> BrokerConfig {
-        let tls = broker.tls.as_ref().and_then(|tls| self.broker_tls(tls, &broker.address));
+        let addresses = self.broker_addresses(broker.address, broker.tls.as_ref());
         let credentials = match broker.credentials {
             file::Credentials::None => BrokerCredentials::None,
             file::Credentials::Wallet => BrokerCredentials::Wallet,
+            file::Credentials::Client => BrokerCredentials::Client,
             file::Credentials::Fixed(fixed) => {
                 let mut password = self
                     .read(
@@ -223,36 +291,72 @@ impl Resolver<'_> {
             }
         };
         BrokerConfig {
-            address: broker.address,
-            tls,
+            addresses,
             credentials,
             connect_timeout: broker.connect_timeout.0,
             probe_interval: broker.probe_interval.0,
+            send_proxy: broker.send_proxy,
         }
     }
 
-    fn broker_tls(
+    fn broker_addresses(
+        &mut self,
+        addresses: Addresses,
+        tls: Option<&file::BrokerTls>,
+    ) -> Vec<BrokerAddress> {
+        let client = tls.and_then(|tls| self.broker_roots(tls));
+        let mut resolved = Vec::with_capacity(addresses.0.len());
+        for address in addresses.0 {
+            let name = tls.and_then(|tls| self.server_name(tls, &address));
+            let tls = name
+                .zip(client.clone())
+                .map(|(server_name, config)| BrokerTls { server_name, config });
+            resolved.push(BrokerAddress { address, tls });
+        }
+        resolved
+    }
+
+    /// Whom to trust about the broker's certificate.
+    fn broker_roots(&mut self, tls: &file::BrokerTls) -> Option<Arc<rustls::ClientConfig>> {
+        let unplaced = Spanned::new(0..0, ());
+        match &tls.ca {
+            Some(ca) => {
+                let pem = self.read("broker.tls.ca", ca, Readers::Anyone)?;
+                tls::client_config(Some(&pem))
+                    .map_err(|wrong| self.problem(ca, format!("`broker.tls.ca`: {wrong}")))
+                    .ok()
+            }
+            None => tls::client_config(None)
+                .map_err(|wrong| {
+                    let wrong = format!("`broker.tls`: {wrong}; or name a CA file with `ca`");
+                    self.problem(&unplaced, wrong);
+                })
+                .ok(),
+        }
+    }
+
+    fn server_name(
         &mut self,
         tls: &file::BrokerTls,
         address: &super::HostPort,
-    ) -> Option<BrokerTls> {
+    ) -> Option<rustls::pki_types::ServerName<'static>> {
         let unplaced = Spanned::new(0..0, address.host.clone());
         let name = tls.server_name.as_ref().unwrap_or(&unplaced);
         let server_name = rustls::pki_types::ServerName::try_from(name.get_ref().clone());
         if server_name.is_err() {
             self.problem(name, format!("`broker.tls.server_name` = {:?} is no host name or IP address: give the name in the broker's certificate", name.get_ref()));
         }
-        let config = match &tls.ca {
-            Some(ca) => {
-                let pem = self.read("broker.tls.ca", ca, Readers::Anyone)?;
-                tls::client_config(Some(&pem))
-                    .map_err(|wrong| self.problem(ca, format!("`broker.tls.ca`: {wrong}")))
-            }
-            None => tls::client_config(None).map_err(|wrong| {
-                self.problem(name, format!("`broker.tls`: {wrong}; or name a CA file with `ca`"))
-            }),
-        };
-        Some(BrokerTls { server_name: server_name.ok()?, config: config.ok()? })
+        server_name.ok()
+    }
+
+    /// What clients sign must be what people can read and type.
+    fn name(&mut self, name: Option<&Spanned<String>>) -> Option<String> {
+        let name = name?;
+        let text = name.get_ref();
+        if text.is_empty() || text.len() > 253 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            self.problem(name, format!("`gateway.name` is {text:?}, wanted 1 to 253 visible ASCII characters: the host name that clients connect to"));
+        }
+        Some(text.clone())
     }
 
     fn recording(&mut self, gateway: &Spanned<file::Gateway>) -> Option<Recording> {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use flytrap_policy::Dialect;
+
 use super::*;
 
 /// A folder with everything that a configuration can name.
@@ -79,6 +81,8 @@ fn the_least_configuration_listens_on_this_machine_only_with_the_documented_defa
     assert_eq!(config.chain.stale_after, Duration::from_secs(60));
     assert_eq!(config.chain.distrust_after, Duration::from_secs(600));
     assert_eq!(config.access, Options::default());
+    let Authentication { contract_wallets, single_use_tokens } = config.authentication;
+    assert!(!contract_wallets && !single_use_tokens && config.name.is_none());
     assert!(matches!(config.recording, Recording::On(_)));
 }
 
@@ -89,10 +93,13 @@ fn the_example_in_deploy_is_a_valid_configuration() {
     let here = ground.0.path().display().to_string();
     let text = example.replace("/etc/flytrap", &here).replace("/var/lib/flytrap", &here);
     let config = ground.parse(&text).unwrap();
-    assert_eq!(config.listeners.len(), 2, "one plain, one TLS");
+    assert_eq!(config.listeners.len(), 3, "one plain, one TLS, one WebSocket behind balancers");
+    assert!(config.listeners.iter().any(|l| l.websocket.is_some() && l.proxy_protocol));
     assert!(config.listeners.iter().any(|listener| listener.tls.is_some()));
     assert!(matches!(config.broker.credentials, BrokerCredentials::Fixed { .. }));
-    assert!(config.broker.tls.is_some());
+    assert!(config.broker.addresses[0].tls.is_some());
+    assert_eq!(config.access.dialect, Dialect::Plain);
+    assert_eq!(config.name.as_deref(), Some("mqtt.example.org"));
 }
 
 #[test]
@@ -216,6 +223,75 @@ fn certificate_and_key_must_be_there_belong_together_and_be_kept() {
 }
 
 #[test]
+fn every_further_file_of_a_listeners_tls_is_checked_in_its_own_place() {
+    let ground = Ground::new();
+    let tls = |more: &str| {
+        format!(
+            "{LEAST}\n[[listener]]\nname = \"mqtts\"\nbind = \"0.0.0.0:8883\"\n\
+             [listener.tls]\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"\n{more}"
+        )
+    };
+    let also = |certificate: &str, key: &str| {
+        tls(&format!("[[listener.tls.also]]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n"))
+    };
+    assert!(ground.parse(&also("certificate.pem", "key.pem")).is_ok());
+    refused(&ground, &also("certificate.pem", "another.pem"), ":20:7:", &["very certificate"]);
+    refused(&ground, &also("none.pem", "key.pem"), ":19:15:", &["none.pem", "No such file"]);
+    let asks = |ca: &str| tls(&format!("client_ca = \"{ca}\"\n"));
+    let config = ground.parse(&asks("certificate.pem")).unwrap();
+    assert!(config.listeners[0].tls.as_ref().unwrap().asks_clients());
+    refused(&ground, &asks("31337.json"), ":18:13:", &["client_ca", "no certificate in it"]);
+}
+
+#[test]
+fn a_websocket_listener_has_a_path_and_origins_as_browsers_write_them() {
+    let ground = Ground::new();
+    let with = |lines: &str| {
+        format!(
+            "{LEAST}\n[[listener]]\nname = \"ws\"\nbind = \"127.0.0.1:0\"\n[listener.websocket]\n{lines}"
+        )
+    };
+    let config = ground.parse(&with("")).unwrap();
+    let websocket = config.listeners[0].websocket.as_ref().unwrap();
+    assert_eq!((websocket.path.as_str(), websocket.allowed_origins.len()), ("/mqtt", 0));
+    refused(&ground, &with("path = \"mqtt\""), ":16:8:", &["wanted a path such as"]);
+    refused(&ground, &with("path = \"/mqtt?a\""), ":16:8:", &["wanted a path such as"]);
+    let origins = |origin: &str| with(&format!("allowed_origins = [\"{origin}\"]"));
+    for origin in ["https://app.example", "http://localhost:8080", "http://[::1]:8080"] {
+        assert!(ground.parse(&origins(origin)).is_ok(), "{origin}");
+    }
+    for (origin, word) in [
+        ("https://App.example/", "\"https://app.example\""),
+        ("https://app.example:443", "\"https://app.example\""),
+        ("app.example", "no origin"),
+        ("*", "no origin"),
+        ("data:x", "no origin"),
+    ] {
+        refused(&ground, &origins(origin), ":16:20:", &["allowed_origins", word]);
+    }
+}
+
+#[test]
+fn whose_word_is_taken_is_listed_and_never_everyone() {
+    let ground = Ground::new();
+    let with = |lines: &str| {
+        format!("{LEAST}\n[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\n{lines}\n")
+    };
+    let required = "proxy_protocol = \"required\"";
+    refused(&ground, &with(required), ":15:18:", &["nobody is believed", "trusted_peers"]);
+    refused(&ground, &with("trusted_peers = [\"10.0.0.1\"]"), ":15:17:", &["has no effect"]);
+    refused(&ground, &with("trusted_peers = [\"0.0.0.0/0\"]"), ":15:17:", &["is everyone"]);
+    refused(&ground, &with("proxy_protocol = \"optional\""), ":15:18:", &["unknown variant"]);
+    let both = with(&format!("{required}\ntrusted_peers = [\"10.0.0.0/8\", \"2001:db8::1\"]"));
+    let config = ground.parse(&both).unwrap();
+    let listener = &config.listeners[0];
+    assert!(listener.speaks_for_others([10, 1, 2, 3].into()));
+    assert!(!listener.speaks_for_others([11, 1, 2, 3].into()));
+    let forwarded = with("trusted_peers = [\"10.0.0.1\"]\n[listener.websocket]");
+    assert!(ground.parse(&forwarded).unwrap().listeners[0].speaks_for_others([10, 0, 0, 1].into()));
+}
+
+#[test]
 fn recording_is_a_key_or_an_explicit_off() {
     let ground = Ground::new();
     let gateway = |lines: &str| LEAST.replace("key_file = \"gateway.key\"", lines);
@@ -259,14 +335,84 @@ fn the_brokers_password_is_read_without_its_line_feed_and_never_printed() {
 }
 
 #[test]
-fn credentials_towards_the_broker_are_one_of_three_words() {
+fn the_broker_has_one_address_or_a_list_of_different_ones_each_with_its_own_name_for_tls() {
+    let ground = Ground::new();
+    let with = |value: &str| LEAST.replace("address = \"127.0.0.1:1884\"", value);
+    let labels = |value: &str| -> Vec<String> {
+        let config = ground.parse(&with(value)).unwrap();
+        config.broker.addresses.iter().map(|broker| broker.address.to_string()).collect()
+    };
+    assert_eq!(labels("address = \"a:1\""), ["a:1"]);
+    assert_eq!(labels("address = [\"a:1\"]"), ["a:1"]);
+    assert_eq!(labels("addresses = [\"b:1\", \"a:1\", \"b:2\"]"), ["b:1", "a:1", "b:2"]);
+    for (value, place, word) in [
+        ("addresses = []", ":8:13:", "names no broker"),
+        ("addresses = [\"a:1\", \"b:1\", \"a:1\"]", ":8:13:", "a:1 is named twice"),
+        ("addresses = [\"a:1\", \"b\"]", ":8:13:", "has no port"),
+        ("addresses = 1884", ":8:13:", "expected host:port"),
+        ("address = \"a:1\"\naddresses = [\"b:1\"]", ":", "duplicate"),
+        ("", ":", "missing field `address`"),
+    ] {
+        refused(&ground, &with(value), place, &[word]);
+    }
+    let tls =
+        "addresses = [\"a.example:1\", \"b.example:1\"]\n[broker.tls]\nca = \"certificate.pem\"";
+    let names = |config: &Config| -> Vec<String> {
+        let tls = config.broker.addresses.iter().filter_map(|broker| broker.tls.as_ref());
+        tls.map(|tls| tls.server_name.to_str().into_owned()).collect()
+    };
+    assert_eq!(names(&ground.parse(&with(tls)).unwrap()), ["a.example", "b.example"]);
+    let named = format!("{tls}\nserver_name = \"cluster.example\"");
+    assert_eq!(names(&ground.parse(&with(&named)).unwrap()), ["cluster.example"; 2]);
+}
+
+#[test]
+fn the_dialect_is_that_of_a_broker_that_is_known() {
+    let ground = Ground::new();
+    let with = |value: &str| LEAST.replace("[broker]", &format!("[broker]\ndialect = {value}"));
+    assert_eq!(ground.parse(LEAST).unwrap().access.dialect, Dialect::Plain);
+    for (word, dialect) in [
+        ("plain", Dialect::Plain),
+        ("rabbitmq", Dialect::RabbitMq),
+        ("activemq", Dialect::ActiveMq),
+        ("nats", Dialect::Nats),
+    ] {
+        assert_eq!(ground.parse(&with(&format!("\"{word}\""))).unwrap().access.dialect, dialect);
+    }
+    refused(&ground, &with("\"amqp\""), ":8:11:", &["unknown variant `amqp`", "`rabbitmq`"]);
+    let elsewhere = format!("{LEAST}\n[access]\ndialect = \"rabbitmq\"\n");
+    refused(&ground, &elsewhere, ":", &["unknown field `dialect`"]);
+}
+
+#[test]
+fn credentials_towards_the_broker_are_one_of_four_words() {
     let ground = Ground::new();
     let with =
         |value: &str| LEAST.replace("[gateway]", &format!("credentials = {value}\n[gateway]"));
     let of = |value: &str| ground.parse(&with(value)).unwrap().broker.credentials;
     assert!(matches!(of("\"none\""), BrokerCredentials::None));
     assert!(matches!(of("\"wallet\""), BrokerCredentials::Wallet));
+    assert!(matches!(of("\"client\""), BrokerCredentials::Client));
     refused(&ground, &with("\"other\""), ":9:15:", &["unknown variant `other`"]);
+}
+
+#[test]
+fn a_name_is_what_people_can_read_and_type() {
+    let ground = Ground::new();
+    let name = |text: &str| {
+        LEAST.replace(
+            "key_file = \"gateway.key\"",
+            &format!("name = \"{text}\"\nkey_file = \"gateway.key\""),
+        )
+    };
+    assert_eq!(
+        ground.parse(&name("mqtt.example.org")).unwrap().name.as_deref(),
+        Some("mqtt.example.org")
+    );
+    let too_long = "x".repeat(254);
+    for wrong in ["", "two words", "é", "a\\u0000", &too_long] {
+        refused(&ground, &name(wrong), ":10:8:", &["`gateway.name`", "host name"]);
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Values of the configuration file that are more than TOML's own types: durations, host and port, broker id, node URL.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use alloy_primitives::U256;
+use ipnet::IpNet;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use url::Url;
 
 /// Host name or IP address, and port.
@@ -62,6 +64,42 @@ impl fmt::Display for HostPort {
 impl<'de> Deserialize<'de> for HostPort {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         String::deserialize(d)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// The brokers: one address, or a list of different ones.
+#[derive(Debug)]
+pub(super) struct Addresses(pub(super) Vec<HostPort>);
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Addresses;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("host:port, or a list of them")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Addresses, E> {
+                text.parse().map(|address| Addresses(vec![address])).map_err(E::custom)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
+                let mut addresses = Vec::<HostPort>::new();
+                while let Some(address) = list.next_element::<HostPort>()? {
+                    if addresses.contains(&address) {
+                        let twice = format!("{address} is named twice: name each broker once");
+                        return Err(de::Error::custom(twice));
+                    }
+                    addresses.push(address);
+                }
+                if addresses.is_empty() {
+                    return Err(de::Error::custom(
+                        "the list names no broker: name at least one host:port",
+                    ));
+                }
+                Ok(Addresses(addresses))
+            }
+        }
+        d.deserialize_any(OneOrMany)
     }
 }
 
@@ -132,6 +170,33 @@ impl<'de> Deserialize<'de> for BrokerId {
     }
 }
 
+/// A network, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Network(pub(super) IpNet);
+
+impl std::str::FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let network = network.map_err(|_| {
+            format!("`{text}` is no network, wanted such as \"10.0.0.0/8\", \"192.0.2.1\" or \"2001:db8::/32\"")
+        })?;
+        if network.prefix_len() == 0 {
+            return Err(format!(
+                "`{text}` is everyone, who could then claim any address: name the balancers only"
+            ));
+        }
+        Ok(Self(network))
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// URL of a node.
 #[derive(Debug, Clone)]
 pub(super) struct NodeUrl(pub(super) Url);
@@ -174,6 +239,16 @@ mod tests {
             ["", "5", "s", "0s", "-1s", "1.5s", "1 s", "1w", "99999999999999999999s", "40000d", "é"]
         {
             assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_is_an_address_with_or_without_a_prefix_and_never_everyone() {
+        for text in ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1", "0.0.0.0/1"] {
+            assert!(text.parse::<Network>().is_ok(), "{text}");
+        }
+        for text in ["", "10.0.0.0/33", "10.0.0", "host", "0.0.0.0/0", "::/0", "10.0.0.1:80"] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
         }
     }
 

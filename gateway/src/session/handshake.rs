@@ -1,27 +1,32 @@
 //! From a connection to a session: the proof, the will, the broker's consent.
 //!
-//! Nothing is asked of the broker before the proof, and nothing of a node at all. Everything up to the broker's CONNACK has one deadline
-//! that counts from accept; the broker has one of its own.
+//! Nothing is asked of the broker before the proof, and of a node only whether a contract wallet has signed, where the site takes those.
+//! What is awaited of the client has one deadline that counts from accept; the broker has one of its own.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::hex;
+use alloy_primitives::{B256, hex};
 use flytrap_mqtt::{
-    ConnAck, ConnAckChange, Connect, ConnectChange, ConnectError, FromBroker, Version, encode,
-    frame, read_connect, read_from_broker, reason, rewrite_connack, rewrite_connect,
+    ConnAck, ConnAckChange, Connect, ConnectChange, ConnectError, FromBroker, FromClient,
+    Malformed, Version, encode, frame, kind, read_connect, read_from_broker, read_from_client,
+    reason, rewrite_connack, rewrite_connect,
 };
-use flytrap_policy::credential::{Claim, Refusal, authenticate};
-use flytrap_policy::{Action, AlertKind, CredentialKind, Denial, Principal, View};
+use flytrap_policy::credential::{
+    ADDRESS_PROPERTY, Challenge, METHOD, Presented, Refusal, TOKEN_PROPERTY,
+};
+use flytrap_policy::{Action, AlertKind, Denial, Principal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+use super::consent::{self, Consent};
 use super::machine::{Clock, Machine, Terms};
+use super::proof::{Prover, Step, Unproven};
 use super::pump::{Pump, Side};
 use crate::config::BrokerCredentials;
 use crate::shared::{Peer, Shared};
 use crate::upstream::Stream;
+use crate::upstreams::Carried;
 
 /// Live subscriptions of one session; each is judged again whenever the mirror moves.
 const MOST_SUBSCRIPTIONS: usize = 10_000;
@@ -31,23 +36,23 @@ pub(super) struct Opened {
     pub(super) pump: Pump<Stream, Stream>,
     pub(super) machine: Machine,
     pub(super) principal: Principal,
+    pub(super) carried: Carried,
+    /// Client id as sent, where the session may be proved again: signatures cover it.
+    pub(super) client_id: Option<Box<str>>,
 }
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub(super) enum Refused {
     #[error("no CONNECT: {0}")]
     NoConnect(&'static str),
     #[error("{0}")]
     Malformed(#[from] ConnectError),
-    #[error("enhanced authentication by an unknown method")]
-    Method { version: Version },
-    #[error("proof refused: {refusal}")]
-    Proof { version: Version, refusal: Refusal },
-    #[error("its origin was banned meanwhile")]
-    Banned { version: Version },
-    #[error("a bearer secret on a listener without TLS")]
-    Plain { version: Version },
+    #[error("{why}")]
+    Unproven { version: Version, why: Unproven },
+    /// Enhanced authentication leaves no room for anything but AUTH before CONNACK [MQTT-3.1.2-30].
+    #[error("protocol fault during authentication: {fault}")]
+    Authenticating { code: u8, fault: Malformed },
     #[error("{denial}")]
     Denied { version: Version, denial: Denial },
     #[error("the mirror of the chain is {state}")]
@@ -62,23 +67,22 @@ enum Refused {
 }
 
 impl Refused {
+    /// Something came that has to wait until there is a session.
+    fn early() -> Self {
+        Self::Authenticating { code: reason::PROTOCOL_ERROR, fault: Malformed::BeforeConnAck }
+    }
+
     /// What the client is told; nothing where there is no packet for it. `takes`: octets of the largest packet that it wants [MQTT-3.2.2-19].
     fn answer(&self, takes: usize) -> Vec<u8> {
         let mut out = Vec::new();
         let told = match self {
             Self::NoConnect(_) => None,
             Self::Malformed(error) => error.connack().map(|(version, code)| (version, code, None)),
-            Self::Method { version } => Some((*version, reason::BAD_AUTHENTICATION_METHOD, None)),
-            // Never which check failed: that would help who guesses.
-            Self::Proof { version, .. } => {
-                Some((*version, reason::BAD_USER_NAME_OR_PASSWORD, None))
+            Self::Unproven { version, why } => {
+                let (code, sentence) = why.connack();
+                Some((*version, code, sentence.map(str::to_owned)))
             }
-            Self::Banned { version } => Some((*version, reason::BANNED, None)),
-            Self::Plain { version } => Some((
-                *version,
-                reason::NOT_AUTHORIZED,
-                Some("tokens are only taken over TLS here".to_owned()),
-            )),
+            Self::Authenticating { code, .. } => Some((Version::V5, *code, None)),
             Self::Denied { version, denial: denial @ Denial::Banned { .. } } => {
                 Some((*version, reason::BANNED, Some(denial.to_string())))
             }
@@ -110,10 +114,10 @@ impl Refused {
 pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Option<Opened> {
     let mut takes = usize::MAX;
     match negotiate(&mut client, peer, shared, &mut takes).await {
-        Ok((broker, machine, principal, carry, broker_carry)) => {
+        Ok(Negotiated { broker, machine, principal, client_id, carried, carry, broker_carry }) => {
             let pump =
                 Pump { client: Side::new(client, carry), broker: Side::new(broker, broker_carry) };
-            Some(Opened { pump, machine, principal })
+            Some(Opened { pump, machine, principal, client_id, carried })
         }
         Err(refused) => {
             match &refused {
@@ -123,13 +127,22 @@ pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Op
                 Refused::NoConnect(_) => debug!(peer = %peer.addr, why = %refused, "no session"),
                 _ => info!(peer = %peer.addr, why = %refused, "session refused"),
             }
-            turn_away(client, &refused.answer(takes)).await;
+            client.turn_away(&refused.answer(takes)).await;
             None
         }
     }
 }
 
-type Negotiated = (Stream, Machine, Principal, Vec<u8>, Vec<u8>);
+struct Negotiated {
+    broker: Stream,
+    machine: Machine,
+    principal: Principal,
+    client_id: Option<Box<str>>,
+    carried: Carried,
+    /// What followed the last packet of the handshake, of either side.
+    carry: Vec<u8>,
+    broker_carry: Vec<u8>,
+}
 
 async fn negotiate(
     client: &mut Stream,
@@ -141,12 +154,12 @@ async fn negotiate(
     let mut octets = Vec::new();
     let length = timeout_at(
         peer.deadline(&shared.config),
-        read_frame(client, &mut octets, limits.connect_max_octets),
+        read_frame(client, &mut octets, limits.connect_max_octets, |kind| kind == kind::CONNECT),
     )
     .await
     .map_err(|_| Refused::NoConnect("the deadline passed"))??;
     // What follows belongs to the session and stays unread until there is one.
-    let carry = octets.split_off(length);
+    let mut carry = octets.split_off(length);
     let connect = match frame(&octets, limits.connect_max_octets) {
         Ok(Some(frame)) => read_connect(frame)?,
         _ => return Err(Refused::NoConnect("it changed under our eyes")),
@@ -156,14 +169,28 @@ async fn negotiate(
         *takes = usize::try_from(most.get()).unwrap_or(usize::MAX);
     }
 
-    let view = shared.mirror.current();
     let fitness = shared.mirror.fitness();
     if !fitness.admits() {
         // Ours to mend, so it counts against nobody.
         return Err(Refused::Unfit { version, state: fitness.word() });
     }
-    let now = shared.mirror.now();
-    let principal = prove(&connect, peer, shared, &view, now)?;
+    let unproven = |why| Refused::Unproven { version, why };
+    let prover = Prover { peer, shared };
+    let are_passed_on = matches!(shared.upstreams.credentials(), BrokerCredentials::Client);
+    let presented = Presented::in_connect(&connect, are_passed_on)
+        .map_err(|refusal| unproven(prover.refuse(Step::Secret, refusal)))?;
+    let is_enhanced = connect.authentication_method.is_some();
+    if is_enhanced && !carry.is_empty() {
+        return Err(Refused::early());
+    }
+    let principal = match &presented {
+        Presented::Login(claim) | Presented::Carried(claim) => {
+            prover.by_secret(claim).await.map_err(unproven)?
+        }
+        Presented::Challenge => challenge(client, &mut carry, &connect, prover, *takes).await?,
+    };
+    // The world may have moved while a wallet was asked or the client was awaited.
+    let (view, now) = (shared.mirror.current(), shared.mirror.now());
     view.standing(&principal, now).map_err(|denial| Refused::Denied { version, denial })?;
     if let Some(will) = &connect.will {
         let action = Action::Publish { retain: will.retain };
@@ -182,18 +209,18 @@ async fn negotiate(
     }
 
     let (client_id, assigned) = client_id_for_broker(&connect, &principal)?;
-    let mut broker = shared.upstream.dial().await.map_err(|error| {
-        shared.metrics.dialled(error.word());
-        let (code, why) = (reason::SERVER_UNAVAILABLE, error.to_string());
-        Refused::Broker { version, code, why }
-    })?;
-    shared.metrics.dialled("ok");
     let (wallet, mut towards) = (format!("{:#x}", principal.wallet), Vec::new());
     let mut change = ConnectChange::new(&client_id);
     // The broker would not ask whether the will may still fire when the delay is over.
     change.remove_will_delay = true;
-    match shared.upstream.credentials() {
+    change.remove_user_properties = &[ADDRESS_PROPERTY, TOKEN_PROPERTY];
+    match shared.upstreams.credentials() {
         BrokerCredentials::None => {}
+        BrokerCredentials::Client if matches!(presented, Presented::Login(_)) => {}
+        BrokerCredentials::Client => {
+            change.user_name = connect.user_name;
+            change.password = connect.password;
+        }
         BrokerCredentials::Fixed { user_name, password } => {
             change.user_name = Some(user_name);
             change.password = Some(password.expose());
@@ -202,43 +229,24 @@ async fn negotiate(
     }
     rewrite_connect(&connect, &change, &mut towards);
 
-    let mut answer = Vec::new();
-    let waited = shared.upstream.connect_timeout();
-    let length = timeout(waited, async {
-        broker.write_all(&towards).await.map_err(|_| Refused::NoConnect("closed"))?;
-        broker.flush().await.map_err(|_| Refused::NoConnect("closed"))?;
-        read_frame(&mut broker, &mut answer, limits.max_packet_octets).await
-    })
-    .await
-    .map_err(|_| Refused::Broker {
-        version,
-        code: reason::SERVER_UNAVAILABLE,
-        why: format!("no CONNACK from the broker within {waited:?}"),
-    })?
-    // A broker that does not know MQTT 5 mostly hangs up on it.
-    .map_err(|_| Refused::Broker {
-        version,
-        code: if version.is_v5() {
-            reason::UNSUPPORTED_PROTOCOL_VERSION
-        } else {
-            reason::SERVER_UNAVAILABLE
-        },
-        why: "the broker hung up on CONNECT".to_owned(),
-    })?;
-    let broker_carry = answer.split_off(length);
+    let Consent { broker, connack: answer, carry: broker_carry, carried } =
+        consent::ask(&connect, &client_id, &towards, peer, shared).await?;
     let connack = read_connack(version, &answer)?;
     if connack.code != reason::SUCCESS {
         return Err(Refused::ByBroker { code: connack.code, connack: answer });
     }
     let mut told = Vec::new();
-    if assigned.is_some() || connack.assigned_client_id.is_some() {
-        let change =
-            ConnAckChange { assigned_client_id: assigned.as_deref(), ..ConnAckChange::default() };
+    if assigned.is_some() || connack.assigned_client_id.is_some() || is_enhanced {
+        let change = ConnAckChange {
+            assigned_client_id: assigned.as_deref(),
+            authentication_method: connect.authentication_method,
+            ..ConnAckChange::default()
+        };
         rewrite_connack(&connack, &change, &mut told);
     } else {
         told.extend_from_slice(&answer);
     }
-    let sent = timeout(waited, async {
+    let sent = timeout(shared.upstreams.connect_timeout(), async {
         client.write_all(&told).await?;
         client.flush().await
     });
@@ -252,54 +260,67 @@ async fn negotiate(
     };
     let clock = Clock { now, elapsed: Duration::ZERO };
     let machine = Machine::new(principal, &connect, &connack, terms, view, clock);
-    Ok((broker, machine, principal, carry, broker_carry))
+    let client_id = is_enhanced.then(|| connect.client_id.into());
+    Ok(Negotiated { broker, machine, principal, client_id, carried, carry, broker_carry })
 }
 
-/// Only what a signature proves counts.
-fn prove(
+/// Asks the client to sign a nonce, and judges its answer. `carry` is what is read and not looked at.
+async fn challenge(
+    client: &mut Stream,
+    carry: &mut Vec<u8>,
     connect: &Connect<'_>,
-    peer: &Peer,
-    shared: &Shared,
-    view: &Arc<View>,
-    now: u64,
+    prover: Prover<'_>,
+    takes: usize,
 ) -> Result<Principal, Refused> {
-    let version = connect.version;
-    let failed = |refusal: Refusal| {
-        shared.metrics.authenticated("credential", refusal.rule());
-        if refusal.blames_client() {
-            shared.door.failed(peer, refusal.rule());
-        }
-        Refused::Proof { version, refusal }
+    let (version, shared) = (connect.version, prover.shared);
+    let unproven = |why| Refused::Unproven { version, why };
+    let Some(server) = shared.config.name.as_deref() else {
+        return Err(unproven(prover.refuse(Step::Secret, Refusal::Method)));
     };
-    if connect.authentication_method.is_some() {
-        shared.metrics.authenticated("enhanced", "unknown_method");
-        shared.door.failed(peer, "unknown_method");
-        return Err(Refused::Method { version });
+    let nonce = B256::from(rand::random::<[u8; 32]>());
+    let mut question = Vec::new();
+    encode::auth(reason::CONTINUE_AUTHENTICATION, METHOD, Some(nonce.as_slice()), &mut question);
+    if question.len() > takes {
+        let (octets, limit) = (question.len(), takes);
+        let fault = Malformed::TooLarge { octets, limit };
+        return Err(Refused::Authenticating { code: fault.reason_code(), fault });
     }
-    let (Some(user_name), Some(password)) = (connect.user_name, connect.password) else {
-        return Err(failed(Refusal::Missing));
+    let limit = shared.config.limits.connect_max_octets;
+    let length = timeout_at(prover.peer.deadline(&shared.config), async {
+        client.write_all(&question).await.map_err(|_| Refused::NoConnect("lost"))?;
+        client.flush().await.map_err(|_| Refused::NoConnect("lost"))?;
+        let may_come = |kind| matches!(kind, kind::AUTH | kind::DISCONNECT);
+        read_frame(client, carry, limit, may_come).await.map_err(|unread| match unread {
+            Unread::Malformed | Unread::Another => Refused::early(),
+            gone => gone.into(),
+        })
+    });
+    let length =
+        length.await.map_err(|_| Refused::NoConnect("no answer before the deadline"))??;
+    let rest = carry.split_off(length);
+    let octets = std::mem::replace(carry, rest);
+    let frame = match frame(&octets, limit) {
+        Ok(Some(frame)) => frame,
+        _ => return Err(Refused::NoConnect("it changed under our eyes")),
     };
-    if !peer.tls && !peer.listener.allow_tokens_without_tls {
-        shared.metrics.authenticated("credential", "plain_text");
-        return Err(Refused::Plain { version });
+    let fault = |code, fault| Refused::Authenticating { code, fault };
+    let auth = match read_from_client(version, frame) {
+        Ok(FromClient::Auth(auth)) => auth,
+        Ok(_) => return Err(Refused::NoConnect("it left during authentication")),
+        Err(wrong) => return Err(fault(wrong.connack_code(), wrong)),
+    };
+    if auth.reason != reason::CONTINUE_AUTHENTICATION {
+        return Err(fault(reason::PROTOCOL_ERROR, Malformed::ReasonCode { code: auth.reason }));
     }
-    // Of many connections of one origin at once only as many proofs are looked at as it has failures left.
-    if !shared.door.may_try(peer) {
-        return Err(Refused::Banned { version });
+    if auth.method != Some(METHOD) {
+        let another = Malformed::AnotherMethod;
+        return Err(fault(reason::BAD_AUTHENTICATION_METHOD, another));
     }
-    let claim = Claim { client_id: connect.client_id, user_name, password };
-    let longest = shared.config.limits.longest_token_life.as_secs();
-    let principal = authenticate(&claim, &shared.site, view, now, longest).map_err(failed)?;
-    shared.metrics.authenticated(method_word(principal.credential.kind), "accepted");
-    shared.door.succeeded(peer);
-    Ok(principal)
-}
-
-fn method_word(kind: CredentialKind) -> &'static str {
-    match kind {
-        CredentialKind::Token => "token",
-        CredentialKind::DevicePassword => "device_password",
+    if !carry.is_empty() {
+        return Err(Refused::early());
     }
+    let challenge = Challenge { client_id: connect.client_id, nonce, server };
+    prover.by_answer(auth.data.unwrap_or_default(), &challenge).await.map_err(unproven)
 }
 
 /// `<wallet, 40 hex>-<client id>`, so that no wallet can take over another's session. For a client that gave none the gateway makes one
@@ -327,52 +348,59 @@ fn read_connack(version: Version, octets: &[u8]) -> Result<ConnAck<'_>, Refused>
     match read_from_broker(version, frame) {
         Ok(FromBroker::ConnAck(connack)) => Ok(connack),
         Ok(_) => Err(refused("the broker's first packet is no CONNACK".to_owned())),
-        // A broker without MQTT 5 answers in the shape of 3.1.1: code 1, "unacceptable protocol version".
-        Err(_) if version.is_v5() && octets == [0x20, 2, 0, 1] => Err(Refused::Broker {
-            version,
-            code: reason::UNSUPPORTED_PROTOCOL_VERSION,
-            why: "the broker does not speak MQTT 5".to_owned(),
-        }),
+        // A broker without MQTT 5 answers with the code of 3.1.1, "unacceptable protocol version", mostly in its shape.
+        Err(_) if version.is_v5() && matches!(octets, [0x20, _, _, 1, ..]) => {
+            Err(Refused::Broker {
+                version,
+                code: reason::UNSUPPORTED_PROTOCOL_VERSION,
+                why: "the broker does not speak MQTT 5".to_owned(),
+            })
+        }
         Err(fault) => Err(refused(format!("the broker's CONNACK is malformed: {fault}"))),
+    }
+}
+
+/// Why there is no frame.
+pub(super) enum Unread {
+    Malformed,
+    Another,
+    Closed,
+    Lost,
+}
+
+impl From<Unread> for Refused {
+    fn from(unread: Unread) -> Self {
+        Self::NoConnect(match unread {
+            Unread::Malformed => "malformed, or too large before a proof",
+            Unread::Another => "another packet came first",
+            Unread::Closed => "closed",
+            Unread::Lost => "lost",
+        })
     }
 }
 
 /// Reads until `octets` starts with a whole frame and returns its length; what came behind it is in `octets` too.
 ///
 /// The first octet alone tells whether a packet can be the one that is awaited, so a wrong one is not waited for.
-async fn read_frame(
+pub(super) async fn read_frame(
     stream: &mut Stream,
     octets: &mut Vec<u8>,
     limit: usize,
-) -> Result<usize, Refused> {
+    may_come: impl Fn(u8) -> bool,
+) -> Result<usize, Unread> {
     loop {
+        if octets.first().is_some_and(|first| !may_come(first >> 4)) {
+            return Err(Unread::Another);
+        }
         match frame(octets, limit) {
             Ok(Some(frame)) => return Ok(frame.octets().len()),
             Ok(None) => {}
-            Err(_) => return Err(Refused::NoConnect("malformed, or too large before a proof")),
-        }
-        if octets.first().is_some_and(|first| !matches!(first, 0x10 | 0x20)) {
-            return Err(Refused::NoConnect("another packet came first"));
+            Err(_) => return Err(Unread::Malformed),
         }
         match stream.read_buf(octets).await {
-            Ok(0) => return Err(Refused::NoConnect("closed")),
+            Ok(0) => return Err(Unread::Closed),
             Ok(_) => {}
-            Err(_) => return Err(Refused::NoConnect("lost")),
+            Err(_) => return Err(Unread::Lost),
         }
     }
-}
-
-/// Tells the client why and closes, in a way that the answer arrives although octets of the client lie unread.
-async fn turn_away(mut client: Stream, answer: &[u8]) {
-    let patience = Duration::from_millis(500);
-    let _ = timeout(patience, async {
-        client.write_all(answer).await?;
-        client.shutdown().await?;
-        let (mut unread, mut most) = ([0; 1024], 64);
-        while most > 0 && client.read(&mut unread).await? > 0 {
-            most -= 1;
-        }
-        std::io::Result::Ok(())
-    })
-    .await;
 }

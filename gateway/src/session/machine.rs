@@ -16,6 +16,7 @@ use super::alias::Aliases;
 use super::lane::Lane;
 use super::leases::Leases;
 use super::packet_ids::{AnswerOrder, PacketIds};
+use super::renewal::{Renewal, Step};
 use crate::config::DenyAction;
 use crate::metrics::Traffic;
 
@@ -72,6 +73,14 @@ pub enum End {
     /// A right that the session stood on is gone.
     #[error("its right ended: {0}")]
     Denied(Denial),
+    /// The client set out to prove itself again and did not.
+    #[error("not proved again: {why}")]
+    NotRenewed {
+        /// Reason code for the client, who is told no more.
+        code: u8,
+        /// For the log.
+        why: String,
+    },
     /// An MQTT 3 client published what it may not, and the listener closes on that.
     #[error("closed on a refused publish: {0}")]
     Refused(Denial),
@@ -168,8 +177,10 @@ pub struct Machine {
     pub(super) own_ping: Option<u32>,
     /// The first second in which something that the session stands on may have ended by itself: its principal's standing, the right to a
     /// filter, the right to the will.
-    rights_until: u64,
-    rearm: bool,
+    pub(super) rights_until: u64,
+    pub(super) rearm: bool,
+    pub(super) renewal: Renewal,
+    pub(super) step: Option<Step>,
     /// Whether a session survives the connection at the broker, by the client's wish and the broker's word.
     expires_at_once: bool,
 
@@ -208,6 +219,11 @@ impl Machine {
             // A time that has passed, so that the first `follow` looks at everything.
             rights_until: 0,
             rearm: false,
+            renewal: match connect.authentication_method {
+                Some(_) => Renewal::Idle { not_before: clock.elapsed },
+                None => Renewal::Impossible,
+            },
+            step: None,
             expires_at_once: connack.session_expiry.unwrap_or(connect.session_expiry) == 0,
             principal,
             view,
@@ -349,8 +365,12 @@ impl Machine {
     /// A deadline came, see [`Machine::deadline`]: keep alive, and rights that end by themselves.
     ///
     /// # Errors
-    /// [`End::KeepAlive`], or as [`Machine::follow`].
+    /// [`End::KeepAlive`], [`End::NotRenewed`], or as [`Machine::follow`].
     pub fn tick(&mut self, view: Arc<View>, to_broker: &mut Lane<'_>) -> Result<(), End> {
+        if self.answer_is_due().is_some_and(|at| self.clock.elapsed >= at) {
+            let why = "no answer came in time".to_owned();
+            return Err(End::NotRenewed { code: reason::NOT_AUTHORIZED, why });
+        }
         if !self.keep_alive.is_zero() {
             let elapsed = self.clock.elapsed;
             if elapsed.saturating_sub(self.heard_client) >= self.client_patience() {
@@ -368,7 +388,7 @@ impl Machine {
         self.follow(view, to_broker)
     }
 
-    /// When [`Machine::tick`] has something to do: since the session began for the keep alive, in seconds of [`Clock::now`] for rights.
+    /// When [`Machine::tick`] has something to do: since the session began for what the client owes, in seconds of [`Clock::now`] for rights.
     #[must_use]
     pub fn deadline(&self) -> (Option<Duration>, Option<u64>) {
         let alive = (!self.keep_alive.is_zero()).then(|| {
@@ -378,6 +398,7 @@ impl Machine {
             };
             broker.min(self.heard_client + self.client_patience())
         });
+        let alive = [alive, self.answer_is_due()].into_iter().flatten().min();
         (alive, (self.rights_until != NEVER).then_some(self.rights_until))
     }
 
@@ -468,6 +489,7 @@ impl Machine {
             End::ClientExcess(sentence) => told(reason::QUOTA_EXCEEDED, sentence),
             End::BrokerFault(_) | End::BrokerStalled => Some((reason::UNSPECIFIED_ERROR, None)),
             End::KeepAlive => Some((reason::KEEP_ALIVE_TIMEOUT, None)),
+            End::NotRenewed { code, .. } => Some((*code, None)),
             End::Denied(denial @ Denial::Banned { .. }) => {
                 told(reason::ADMINISTRATIVE_ACTION, denial)
             }

@@ -1,16 +1,19 @@
 //! One session between a client and the broker.
 //!
-//! `handshake` turns the client's CONNECT into a principal, and the broker's CONNACK into the client's; from then on `run` moves octets and
-//! [`Machine`] decides about each packet. The machine is pure: what it knows of time and of the chain it is told.
+//! `handshake` turns the client's CONNECT into a principal (by `proof`), and the broker's CONNACK into the client's; from then on `run` moves
+//! octets and [`Machine`] decides about each packet. A client may prove itself again meanwhile (`renewal`). The machine is pure: what it knows of time and of the chain it is told.
 
 mod alias;
+mod consent;
 mod downlink;
 mod handshake;
 mod lane;
 mod leases;
 mod machine;
 mod packet_ids;
+mod proof;
 mod pump;
+mod renewal;
 mod run;
 #[cfg(test)]
 mod tests;

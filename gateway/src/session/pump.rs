@@ -166,7 +166,7 @@ fn give_back(buffer: &mut Vec<u8>) {
 /// Why the pump hands back control.
 pub(super) enum Stop {
     End(End),
-    /// The machine has a nearer deadline than before.
+    /// The machine has a nearer deadline than before, or something for the driver.
     Rearm,
 }
 
@@ -290,6 +290,11 @@ where
         tidy(ahead);
         tidy(back);
         Poll::Ready(done.and(sent).and(replied))
+    }
+
+    /// Sends the client what is no answer to its octets.
+    pub(super) fn tell_client(&mut self, octets: &[u8]) {
+        self.client.unsent.extend_from_slice(octets);
     }
 
     /// Lets the machine act on the world instead of on octets.

@@ -1,16 +1,21 @@
 //! The task of one session: wakes for octets, for the chain, for deadlines and for the end.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use alloy_primitives::B256;
+use flytrap_policy::credential::{Challenge, Claim, Refusal};
 use flytrap_policy::{AlertKind, Principal};
 use tokio::time::{Instant as Timer, sleep_until, timeout};
 use tracing::{debug, info};
 
 use super::handshake::{Opened, open};
 use super::machine::{End, Machine};
+use super::proof::{self, Prover, Unproven};
 use super::pump::{Pump, Stop, World};
+use super::renewal::Step;
 use crate::metrics::AuthorizationLabel;
 use crate::shared::{Peer, Shared};
 use crate::upstream::Stream;
@@ -27,12 +32,16 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
         opened = Box::pin(open(client, &peer, &shared)) => opened,
         () = shared.stop.cancelled() => None,
     };
-    let Some(Opened { pump, machine, principal }) = opened else { return };
+    let Some(Opened { pump, machine, principal, client_id, carried: _carried }) = opened else {
+        return;
+    };
     shared.metrics.sessions.inc();
     let (wallet, key) = (principal.wallet, principal.key);
     info!(peer = %peer.addr, %wallet, %key, listener = %peer.listener.name, "session opened");
     let began = Instant::now();
-    let end = Session { pump, machine, principal, shared: &shared, began }.live().await;
+    let prover = Prover { peer: &peer, shared: &shared };
+    let proofs = Proofs { prover, client_id: client_id.unwrap_or_default(), nonce: B256::ZERO };
+    let end = Session { pump, machine, principal, proofs, shared: &shared, began }.live().await;
     shared.metrics.sessions.dec();
     info!(peer = %peer.addr, %wallet, %key, end = %end, "session ended");
 }
@@ -41,11 +50,23 @@ struct Session<'a> {
     pump: Pump<Stream, Stream>,
     machine: Machine,
     principal: Principal,
+    proofs: Proofs<'a>,
     shared: &'a Shared,
     began: Instant,
 }
 
-impl Session<'_> {
+/// What a proof of a live session is judged with.
+struct Proofs<'a> {
+    prover: Prover<'a>,
+    client_id: Box<str>,
+    /// The question that the client has to answer.
+    nonce: B256,
+}
+
+/// A proof that is being judged.
+type Judging<'a> = Pin<Box<dyn Future<Output = Result<Principal, Unproven>> + Send + 'a>>;
+
+impl<'a> Session<'a> {
     async fn live(mut self) -> End {
         let shared = self.shared;
         let mut moved = shared.mirror.changed();
@@ -53,6 +74,7 @@ impl Session<'_> {
         let timer = sleep_until(Timer::now());
         tokio::pin!(timer);
         let (mut stalls, mut round) = (Stalls::default(), Timer::now() + ROUND);
+        let mut judging: Option<Judging<'a>> = None;
         let end = loop {
             timer.as_mut().reset(self.wake(&world).min(round));
             let woken = tokio::select! {
@@ -63,6 +85,15 @@ impl Session<'_> {
                     Err(_) => Err(End::Distrusted),
                 },
                 () = &mut timer => self.tick(&world),
+                judged = async {
+                    match &mut judging {
+                        Some(judging) => judging.await,
+                        None => pending().await,
+                    }
+                } => {
+                    judging = None;
+                    self.renew(judged, &world)
+                }
                 stop = poll_fn(|cx| {
                     let stop = self.pump.poll(cx, &mut self.machine, &world);
                     report(&mut self.machine, &self.principal, shared);
@@ -72,6 +103,9 @@ impl Session<'_> {
                     Stop::Rearm => Ok(()),
                 },
             };
+            if let Some(step) = self.machine.take_step() {
+                judging = self.judge(step);
+            }
             report(&mut self.machine, &self.principal, self.shared);
             if let Err(end) = woken {
                 break end;
@@ -85,6 +119,52 @@ impl Session<'_> {
         };
         self.leave(&end).await;
         end
+    }
+
+    /// Acts on a step of the client's towards a new proof.
+    fn judge(&mut self, step: Step) -> Option<Judging<'a>> {
+        let Proofs { prover, client_id, .. } = &self.proofs;
+        let (prover, client_id) = (*prover, client_id.clone());
+        let server = prover.shared.config.name.as_deref();
+        match (step, server) {
+            (Step::Secret(data), _) => Some(Box::pin(async move {
+                match Claim::in_data(&client_id, &data) {
+                    Ok(claim) => prover.by_secret(&claim).await,
+                    Err(refusal) => Err(prover.refuse(proof::Step::Secret, refusal)),
+                }
+            })),
+            (Step::Begin | Step::Answer(_), None) => {
+                Some(Box::pin(
+                    async move { Err(prover.refuse(proof::Step::Secret, Refusal::Method)) },
+                ))
+            }
+            (Step::Begin, Some(_)) => {
+                self.proofs.nonce = B256::from(rand::random::<[u8; 32]>());
+                let mut question = Vec::new();
+                self.machine.ask(&self.proofs.nonce, &mut question);
+                self.pump.tell_client(&question);
+                None
+            }
+            (Step::Answer(answer), Some(server)) => {
+                // Taken, so that no nonce is answered twice.
+                let nonce = std::mem::take(&mut self.proofs.nonce);
+                Some(Box::pin(async move {
+                    let challenge = Challenge { client_id: &client_id, nonce, server };
+                    prover.by_answer(&answer, &challenge).await
+                }))
+            }
+        }
+    }
+
+    fn renew(&mut self, judged: Result<Principal, Unproven>, world: &World<'_>) -> Result<(), End> {
+        let proved = judged
+            .map_err(|why| End::NotRenewed { code: why.disconnect(), why: why.to_string() })?;
+        self.machine.set_clock(world.clock());
+        let mut done = Vec::new();
+        self.machine.renew(proved, &mut done)?;
+        self.pump.tell_client(&done);
+        info!(peer = %self.proofs.prover.peer.addr, wallet = %proved.wallet, "session proved again");
+        self.follow(world)
     }
 
     fn follow(&mut self, world: &World<'_>) -> Result<(), End> {

@@ -14,6 +14,7 @@ use flytrap_policy::{
     Principal, Registry, Right, Stamp, Traits, View, topic_id,
 };
 
+use super::renewal::Step;
 use super::{Clock, End, Lane, Machine, Terms};
 use crate::config::DenyAction;
 
@@ -772,4 +773,56 @@ fn octets_that_came_with_connect_are_not_left_lying() {
         super::pump::poll_fill(&mut side, cx, &mut read).map(|filled| filled.unwrap().to_vec())
     }));
     assert_eq!(first, b"carried", "before, and without, anything more from the peer");
+}
+
+/// A session that was opened by a method, and an AUTH of its client.
+fn played_by_method(world: &World) -> Played {
+    let connect =
+        Connect { authentication_method: Some("FLYTRAP-EIP712"), ..Connect::bare(Version::V5) };
+    Played::new(world, &connect, TERMS)
+}
+
+fn auth(code: u8, data: Option<&[u8]>) -> Vec<u8> {
+    let mut octets = Vec::new();
+    encode::auth(code, "FLYTRAP-EIP712", data, &mut octets);
+    octets
+}
+
+#[test]
+fn a_challenge_that_is_not_answered_in_time_ends_the_session() {
+    let world = World::new();
+    let mut played = played_by_method(&world);
+    played.client_sends(&auth(0x19, None));
+    assert_eq!(played.machine.take_step(), Some(Step::Begin));
+    assert_eq!(played.machine.take_step(), None, "once");
+    played.machine.ask(&B256::ZERO, &mut Vec::new());
+    assert_eq!(played.machine.deadline().0, Some(Duration::from_secs(30)));
+    let mut tick = |seconds| {
+        played.machine.set_clock(clock(NOW, seconds));
+        played.machine.tick(world.view(), &mut Lane::new(&[], &mut Vec::new()))
+    };
+    assert!(tick(29).is_ok());
+    assert!(matches!(tick(30), Err(End::NotRenewed { code: 0x87, .. })));
+}
+
+#[test]
+fn a_renewed_proof_ends_what_stood_on_the_old_one_when_it_ends_itself() {
+    let world = World::new().topic("t").grant("t", Right::Publish, u64::MAX);
+    let mut played = played_by_method(&world);
+    played.client_sends(&publish(Version::V5, QoS::AtMostOnce, 0, "t", None));
+    let before = played.to_broker.len();
+    let mut shorter = principal();
+    shorter.credential.expires_at = NOW + 5;
+    played.client_sends(&auth(0x19, Some(b"x")));
+    assert_eq!(played.machine.take_step(), Some(Step::Secret(b"x".to_vec())));
+    let mut told = Vec::new();
+    played.machine.renew(shorter, &mut told).unwrap();
+    assert_eq!(told[2], 0, "AUTH with success");
+    played.follow(&world);
+    assert_eq!(played.machine.deadline().1, Some(NOW + 5));
+    played.client_sends(&publish(Version::V5, QoS::AtMostOnce, 0, "t", None));
+    assert!(played.to_broker.len() > before, "it goes on");
+    played.machine.set_clock(clock(NOW + 5, 5));
+    let ended = played.machine.tick(world.view(), &mut Lane::new(&[], &mut Vec::new()));
+    assert!(matches!(ended, Err(End::Denied(Denial::CredentialExpired))), "{ended:?}");
 }

@@ -212,10 +212,7 @@ impl Machine {
                 self.client_disconnect(at, &disconnect, to_broker);
                 return Err(End::ClientLeft);
             }
-            // The session was opened without enhanced authentication, so there is nothing to go on with [MQTT-4.12.0-6].
-            FromClient::Auth(_) => {
-                return Err(End::ClientFault(Malformed::NoAuthenticationMethod));
-            }
+            FromClient::Auth(auth) => return self.client_auth(&auth),
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ const pairs = (properties) => Object.entries(properties ?? {}).flatMap(([name, v
 
 let client = null;
 let version = 4;
+let asked = null;
 const byServer = { code: null, reason: null };
 
 const orders = {
@@ -23,10 +24,20 @@ const orders = {
       username: order.user_name ?? undefined, password: order.password ?? undefined, clean: order.clean, keepalive: order.keep_alive ?? 60,
       reconnectPeriod: 0, connectTimeout: 10_000, ...(version === 3 ? { protocolId: 'MQIsdp' } : {}),
     };
+    if (order.websocket) Object.assign(options, { protocol: order.ca ? 'wss' : 'ws', hostname: order.host, path: order.websocket });
     if (order.ca) Object.assign(options, { ca: fs.readFileSync(order.ca), servername: 'localhost' });
     if (order.will) options.will = { ...order.will, payload: Buffer.from(order.will.payload) };
     if (version === 5 && 'session_expiry' in order) options.properties = { sessionExpiryInterval: order.session_expiry };
+    if (order.method) Object.assign(options.properties ??= {}, { authenticationMethod: order.method });
+    if (order.data) options.properties.authenticationData = Buffer.from(order.data);
+    if (order.user) options.properties = { ...options.properties, userProperties: Object.fromEntries(order.user) };
     client = mqtt.connect(options);
+    // Who drives this program signs; the nonce goes there and the answer comes back.
+    client.handleAuth = (packet, callback) => {
+      tell('auth', { code: packet.reasonCode, data: packet.properties?.authenticationData?.toString('hex') ?? null });
+      asked = callback;
+      if (packet.reasonCode === 0) callback(null);
+    };
     client.on('packetreceive', (packet) => {
       if (packet.cmd === 'connack') tell('connack', { code: packet.reasonCode ?? packet.returnCode, present: packet.sessionPresent, reason: sentence(packet) });
       else if (packet.cmd === 'suback') tell('suback', { codes: packet.granted, reason: sentence(packet) });
@@ -50,6 +61,9 @@ const orders = {
     for (const [name, value] of user ?? []) (userProperties[name] ??= []).push(value);
     const properties = version === 5 && user ? { properties: { userProperties } } : {};
     client.publish(topic, payload, { qos, retain, ...properties }, () => { if (qos === 0) tell('published', { code: 0, reason: null }); });
+  },
+  answer({ method, data }) {
+    asked(null, { cmd: 'auth', reasonCode: 0x18, properties: { authenticationMethod: method, authenticationData: Buffer.from(data, 'hex') } });
   },
   disconnect() { client.end(); },
 };

@@ -38,8 +38,10 @@ class Client:
         protocol = {3: mqtt.MQTTv31, 4: mqtt.MQTTv311, 5: mqtt.MQTTv5}[self.version]
         client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id=order["client_id"], protocol=protocol,
-            reconnect_on_failure=False, **more)
+            reconnect_on_failure=False, transport="websockets" if order.get("websocket") else "tcp", **more)
         self.client = client
+        if order.get("websocket"):
+            client.ws_set_options(path=order["websocket"])
         if order.get("user_name") is not None:
             client.username_pw_set(order["user_name"], order["password"])
         if order.get("ca"):
@@ -64,6 +66,12 @@ class Client:
             properties = Properties(PacketTypes.CONNECT)
             if "session_expiry" in order:
                 properties.SessionExpiryInterval = order["session_expiry"]
+            if "method" in order:
+                properties.AuthenticationMethod = order["method"]
+            if "data" in order:
+                properties.AuthenticationData = order["data"].encode()
+            if "user" in order:
+                properties.UserProperty = [tuple(pair) for pair in order["user"]]
             start["properties"] = properties
         client.connect(order["host"], order["port"], keepalive=order.get("keep_alive", 60), **start)
         client.loop_start()

@@ -11,9 +11,11 @@ pub mod foreign;
 pub mod http;
 pub mod onchain;
 pub mod process;
+pub mod proofs;
 pub mod raw;
 pub mod relay;
 pub mod stock;
+pub mod websocket;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -45,6 +45,12 @@ pub mod property {
         [&[0x22][..], &most.to_be_bytes()].concat()
     }
 
+    /// Appends an authentication method, and data.
+    pub fn authentication(method: &str, data: Option<&[u8]>) -> Vec<u8> {
+        let data = data.map(|data| [&[0x16][..], &super::binary(data)].concat());
+        [&[0x15][..], &super::text(method), &data.unwrap_or_default()].concat()
+    }
+
     /// Appends whether reason strings are wanted.
     pub fn request_problem_information(wanted: bool) -> Vec<u8> {
         vec![0x17, wanted.into()]
@@ -237,6 +243,12 @@ pub fn acknowledge(first: u8, id: u16) -> Vec<u8> {
     packet(first, &id.to_be_bytes())
 }
 
+/// AUTH.
+pub fn auth(code: u8, method: &str, data: Option<&[u8]>) -> Vec<u8> {
+    let properties = property::authentication(method, data);
+    packet(0xf0, &[&[code][..], &length(properties.len()), &properties].concat())
+}
+
 /// PINGREQ.
 pub const PINGREQ: [u8; 2] = [0xc0, 0];
 /// DISCONNECT without a word.
@@ -257,6 +269,8 @@ pub enum Got {
         aliases: u16,
         /// Assigned client id.
         assigned: Option<String>,
+        /// Authentication method.
+        method: Option<String>,
     },
     /// PUBLISH.
     Publish(Delivery),
@@ -295,7 +309,14 @@ pub enum Got {
         reason: Option<String>,
     },
     /// AUTH.
-    Auth,
+    Auth {
+        /// Reason code.
+        code: u8,
+        /// Method.
+        method: Option<String>,
+        /// Data.
+        data: Option<Vec<u8>>,
+    },
 }
 
 /// A PUBLISH that came.
@@ -341,6 +362,7 @@ fn got(version: Version, octets: &[u8]) -> Result<Got> {
             reason: reason(connack.properties),
             aliases: connack.topic_alias_maximum,
             assigned: connack.assigned_client_id.map(str::to_owned),
+            method: connack.authentication_method.map(str::to_owned),
         },
         FromBroker::Publish(publish) => Got::Publish(Delivery {
             topic: publish.topic.to_owned(),
@@ -371,7 +393,11 @@ fn got(version: Version, octets: &[u8]) -> Result<Got> {
         FromBroker::Disconnect(disconnect) => {
             Got::Disconnect { code: disconnect.reason, reason: reason(disconnect.properties) }
         }
-        FromBroker::Auth(_) => Got::Auth,
+        FromBroker::Auth(auth) => Got::Auth {
+            code: auth.reason,
+            method: auth.method.map(str::to_owned),
+            data: auth.data.map(<[u8]>::to_vec),
+        },
     })
 }
 
@@ -432,7 +458,11 @@ impl Raw {
         Ok(Self::over(version, TlsConnector::from(config).connect(name, stream).await?))
     }
 
-    fn over(version: Version, stream: impl Stream + 'static) -> Self {
+    /// Over any stream.
+    pub fn over(
+        version: Version,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Self {
         Self { stream: Box::new(stream), pending: Vec::new(), version, next_id: 1_000 }
     }
 

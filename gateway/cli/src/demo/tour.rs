@@ -280,7 +280,7 @@ impl<'a> Cast<'a> {
         let mut seed = [0; 20];
         rand::rngs::OsRng.try_fill_bytes(&mut seed).wrap_err("the system gives no randomness")?;
         let device = Device::from_seed(&seed, "sensor-7")?;
-        narrator.command("flytrap device new --life 1d");
+        narrator.command("flytrap device add --life 1d");
         let authorized = publisher.authorize_device_key(&device.key, until).await?;
         self.known(&authorized).await?;
         narrator.evidence(

@@ -79,7 +79,7 @@ impl Broker {
     }
 
     pub fn with(ungoverned: Ungoverned, wildcards: Wildcards) -> Self {
-        Self { options: Options { ungoverned, wildcards }, ..Self::new() }
+        Self { options: Options { ungoverned, wildcards, ..Options::default() }, ..Self::new() }
     }
 
     /// Applies an event in a block of its own, a second after the last.

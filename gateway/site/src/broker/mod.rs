@@ -1,6 +1,12 @@
-//! The broker behind the gateway: Mosquitto as the machine has it, or aedes from the npm packages.
+//! The broker behind the gateway: six makers' brokers as they come, each on a free port of this machine.
+//!
+//! Mosquitto and aedes are what a machine needs for the tests; the others come with `script/setup brokers`. Each is started with the
+//! least configuration that lets the gateway in, and is asked nothing before its log says that it serves.
 
-use std::fmt::Write as _;
+mod erlang;
+mod java;
+mod mosquitto;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -9,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail, eyre};
+use toml::Table;
 
-use crate::authority::Identity;
+use crate::authority::{Identity, write_secret};
 use crate::ground::{Child, Ground};
 use crate::tools;
 
@@ -20,7 +27,15 @@ pub enum BrokerKind {
     /// Eclipse Mosquitto from the machine: MQTT 3.1, 3.1.1, 5.
     #[default]
     Mosquitto,
-    /// aedes from the npm packages: MQTT 3.1, 3.1.1.
+    /// RabbitMQ with its MQTT plugin from the machine: MQTT 3.1, 3.1.1.
+    RabbitMq,
+    /// ejabberd with `mod_mqtt` from the machine: MQTT 3.1.1, 5.
+    Ejabberd,
+    /// HiveMQ CE from Maven Central: MQTT 3.1, 3.1.1, 5.
+    HiveMq,
+    /// Moquette from Maven Central: MQTT 3.1.1.
+    Moquette,
+    /// aedes from the npm packages: MQTT 3.1.1.
     Aedes,
     /// Mosquitto, or aedes where it is missing.
     Any,
@@ -42,6 +57,8 @@ pub struct BrokerOptions {
 pub struct Broker {
     /// The process.
     pub child: Child,
+    /// What must run beside it.
+    _beside: Option<Child>,
     kind: BrokerKind,
     plain: SocketAddr,
     tls: Option<SocketAddr>,
@@ -54,18 +71,25 @@ impl Broker {
         options: &BrokerOptions,
         identity: &Identity,
     ) -> Result<Self> {
-        let mosquitto = tools::on_path("mosquitto");
-        match (options.kind, mosquitto) {
-            (BrokerKind::Mosquitto | BrokerKind::Any, Some(program)) => {
-                mosquitto_at_free_port(ground, &program, options, identity).await
+        let kind = match options.kind {
+            BrokerKind::Any if tools::on_path("mosquitto").is_some() => BrokerKind::Mosquitto,
+            BrokerKind::Any => BrokerKind::Aedes,
+            kind => kind,
+        };
+        match kind {
+            BrokerKind::RabbitMq => erlang::rabbitmq(ground).await,
+            BrokerKind::Ejabberd => erlang::ejabberd(ground).await,
+            BrokerKind::HiveMq => java::hivemq(ground, root).await,
+            BrokerKind::Moquette => java::moquette(ground, root).await,
+            BrokerKind::Aedes => aedes(ground, root).await,
+            BrokerKind::Mosquitto | BrokerKind::Any => {
+                mosquitto::start(ground, options, identity).await
             }
-            (BrokerKind::Mosquitto, None) => {
-                bail!(
-                    "`mosquitto` was not found: run `make setup`, or install the packages mosquitto and mosquitto-clients"
-                )
-            }
-            (BrokerKind::Aedes | BrokerKind::Any, _) => aedes(ground, root).await,
         }
+    }
+
+    fn new(child: Child, kind: BrokerKind, port: u16) -> Self {
+        Self { child, _beside: None, kind, plain: local(port), tls: None }
     }
 
     /// Which one it is, never [`BrokerKind::Any`].
@@ -77,19 +101,52 @@ impl Broker {
     /// Its name and version, as it says itself.
     #[must_use]
     pub fn describe(&self) -> String {
+        let (name, before) = match self.kind {
+            BrokerKind::Mosquitto | BrokerKind::Any => ("Mosquitto", "mosquitto version "),
+            BrokerKind::RabbitMq => ("RabbitMQ", "Starting RabbitMQ "),
+            BrokerKind::Ejabberd => ("ejabberd", "ejabberd "),
+            BrokerKind::HiveMq => ("HiveMQ CE", "HiveMQ CE "),
+            BrokerKind::Moquette => ("Moquette", "Server started, version "),
+            BrokerKind::Aedes => ("aedes", "aedes "),
+        };
         let log = self.child.log();
-        let version =
-            |word: &str| log.split_once(word)?.1.split_whitespace().next().map(str::to_owned);
-        match self.kind {
-            BrokerKind::Aedes => format!("aedes {}", version("aedes ").unwrap_or_default()),
-            _ => format!("Mosquitto {}", version("mosquitto version ").unwrap_or_default()),
-        }
+        let version = log.split_once(before).and_then(|(_, rest)| rest.split_whitespace().next());
+        format!("{name} {}", version.unwrap_or("of an unknown version"))
+    }
+
+    /// Whether it speaks MQTT 3.1 with client ids as long as the gateway's: aedes and Moquette take 23 octets then.
+    #[must_use]
+    pub fn speaks_mqtt31(&self) -> bool {
+        matches!(self.kind, BrokerKind::Mosquitto | BrokerKind::RabbitMq | BrokerKind::HiveMq)
     }
 
     /// Whether it speaks MQTT 5.
     #[must_use]
     pub fn speaks_mqtt5(&self) -> bool {
-        self.kind == BrokerKind::Mosquitto
+        matches!(self.kind, BrokerKind::Mosquitto | BrokerKind::Ejabberd | BrokerKind::HiveMq)
+    }
+
+    /// What a client of its own must log in with, where it lets nobody in without.
+    #[must_use]
+    pub fn login(&self) -> Option<(&'static str, &'static str)> {
+        (self.kind == BrokerKind::Ejabberd).then_some(("gateway", "let the gateway in"))
+    }
+
+    /// What the gateway must be told of it besides its address.
+    pub(crate) fn gateway_config(&self, ground: &Ground) -> Result<Table> {
+        let mut text = String::new();
+        if self.kind == BrokerKind::RabbitMq {
+            text += "[broker]\ndialect = \"rabbitmq\"\n";
+        }
+        if let Some((user_name, password)) = self.login() {
+            let file = ground.path("broker-password");
+            write_secret(&file, password)?;
+            text += &format!(
+                "[broker.credentials.fixed]\nuser_name = \"{user_name}\"\npassword_file = \"{}\"\n",
+                file.display()
+            );
+        }
+        Ok(text.parse()?)
     }
 
     /// Its plain port, where spies listen directly.
@@ -105,6 +162,10 @@ impl Broker {
     }
 }
 
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
 /// A port that was free a moment ago. Another program may take it first, so whoever uses it tries again.
 fn free_port() -> Result<u16> {
     let probe =
@@ -112,74 +173,56 @@ fn free_port() -> Result<u16> {
     Ok(probe.local_addr()?.port())
 }
 
-async fn mosquitto_at_free_port(
+/// Starts a program at a free port and waits until its log has each of these words, in their order.
+async fn at_free_port(
     ground: &Arc<Ground>,
-    program: &Path,
-    options: &BrokerOptions,
-    identity: &Identity,
-) -> Result<Broker> {
+    name: &str,
+    patience: Duration,
+    words: &[&str],
+    mut command: impl FnMut(u16) -> Result<Command>,
+) -> Result<(Child, u16)> {
     let mut last = eyre!("no attempt was made");
     for _ in 0..5 {
-        let plain = free_port()?;
-        let tls = if options.tls { Some(free_port()?) } else { None };
-        let file = ground.path("mosquitto.conf");
-        fs::write(&file, mosquitto_config(plain, tls, identity, &options.mosquitto_config)?)?;
-        let mut command = Command::new(program);
-        command.arg("-c").arg(&file);
-        let log = ground.path("mosquitto.log");
-        let before = fs::read_to_string(&log).map_or(0, |log| log.len());
-        let mut child = Child::spawn(ground, "mosquitto", command)?;
-        let running =
-            |log: &str| log.get(before..).filter(|new| new.contains(" running")).map(drop);
-        match child.until_logged("running", Duration::from_secs(15), running).await {
-            Ok(()) => {
-                let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                return Ok(Broker {
-                    child,
-                    kind: BrokerKind::Mosquitto,
-                    plain: local(plain),
-                    tls: tls.map(local),
-                });
-            }
-            Err(error) if child.log().contains("Address already in use") => last = error,
+        let port = free_port()?;
+        let log = ground.path(&format!("{name}.log"));
+        let before = fs::read(&log).map_or(0, |log| log.len());
+        let mut child = Child::spawn(ground, name, command(port)?)?;
+        let serves = |log: &str| {
+            let new = log.get(before..)?;
+            words.iter().try_fold(new, |rest, word| Some(rest.split_once(word)?.1)).map(drop)
+        };
+        match child.until_logged("the end of its start", patience, serves).await {
+            Ok(()) => return Ok((child, port)),
+            Err(error) if is_taken(&child.log()) => last = error,
             Err(error) => return Err(error),
         }
     }
-    Err(last.wrap_err("mosquitto found each of five free ports taken"))
+    Err(last.wrap_err(format!("{name} found each of five free ports taken")))
 }
 
-fn mosquitto_config(
-    plain: u16,
-    tls: Option<u16>,
-    identity: &Identity,
-    more: &str,
-) -> Result<String> {
-    // As root it would give up its rights and then not be able to read the site's directory.
-    let mut text = format!(
-        "user root\npersistence false\nallow_anonymous true\nlog_type all\nlistener {plain} 127.0.0.1\n"
-    );
-    if let Some(port) = tls {
-        let Identity { certificate, key } = identity;
-        write!(
-            text,
-            "listener {port} 127.0.0.1\ncertfile {}\nkeyfile {}\n",
-            certificate.display(),
-            key.display()
-        )?;
-    }
-    text.push_str(more);
-    Ok(text)
+/// As the systems and languages say it.
+fn is_taken(log: &str) -> bool {
+    ["already in use", "eaddrinuse", "BindException"].iter().any(|word| log.contains(word))
 }
+
+/// The program, or what to do about it.
+fn wanted(name: &str, what: &str) -> Result<PathBuf> {
+    tools::on_path(name).ok_or_else(|| eyre!("`{name}` was not found: {what}"))
+}
+
+/// What brings the brokers that not every machine needs.
+const SETUP: &str =
+    "run `script/setup brokers`, which installs the brokers that `make e2e BROKER=...` starts";
 
 async fn aedes(ground: &Arc<Ground>, root: &Path) -> Result<Broker> {
-    let mut child = Child::spawn(ground, "aedes", node_script(root, include_str!("aedes.mjs"))?)?;
+    let script = node_script(root, include_str!("../aedes.mjs"))?;
+    let mut child = Child::spawn(ground, "aedes", script)?;
     let port = child
         .until_logged("listening", Duration::from_secs(30), |log| {
             log.lines().find_map(|line| line.strip_prefix("listening on ")?.parse::<u16>().ok())
         })
         .await?;
-    let plain = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    Ok(Broker { child, kind: BrokerKind::Aedes, plain, tls: None })
+    Ok(Broker::new(child, BrokerKind::Aedes, port))
 }
 
 /// A program for Node.js that finds the project's npm packages.
@@ -216,7 +259,7 @@ mod tests {
     async fn what_goes_through_the_recorder_is_on_tape_and_reaches_the_spy(kind: BrokerKind) {
         let (_ground, broker) = start(kind).await;
         let recorder = Recorder::start(broker.address()).await.expect("a recorder");
-        let spy = Spy::start(broker.address(), "#").await.expect("a spy");
+        let spy = Spy::start(broker.address(), broker.login(), "#").await.expect("a spy");
         let mut client = TcpStream::connect(recorder.address()).await.expect("the recorder");
         client.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c").await.expect("CONNECT");
         let mut connack = [0; 4];
