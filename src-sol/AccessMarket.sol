@@ -389,6 +389,8 @@ contract AccessMarket is Payouts {
     /// @dev With the last paid grant goes its end, or a later sale would keep the topic for as long as one that was paid back.
     function _countOut(bytes32 topicId, uint256 epoch) private {
         Sold memory sold = _sold[topicId][epoch];
+        // A count, not a balance.
+        // slither-disable-next-line incorrect-equality
         if (--sold.open == 0) sold.latest = 0;
         _sold[topicId][epoch] = sold;
     }
