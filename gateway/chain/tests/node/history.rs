@@ -42,6 +42,7 @@ async fn a_topics_and_a_wallets_past_are_told_in_full_and_nothing_else() {
     wallet.authorize_device_key(&device, until).await.unwrap();
     site.mine(300).await;
     wallet.revoke_device(device.address()).await.unwrap();
+    wallet.set_payout(other, false).await.unwrap();
 
     let all = Query { broker_id: site.broker_id, ..Query::default() };
     let (rpc, deployment) = (&site.rpc, &site.deployment);
@@ -62,7 +63,14 @@ async fn a_topics_and_a_wallets_past_are_told_in_full_and_nothing_else() {
     let theirs = of(wallet_of(reader)).await.unwrap();
     assert_eq!(
         names(&theirs),
-        ["AccessGranted", "AccessGranted", "AccessRevoked", "DeviceAuthorized", "DeviceRevoked"]
+        [
+            "AccessGranted",
+            "AccessGranted",
+            "AccessRevoked",
+            "DeviceAuthorized",
+            "DeviceRevoked",
+            "PayoutSet"
+        ]
     );
     let both = of(Query { topic: Some(site.topic), ..wallet_of(reader) }).await.unwrap();
     assert_eq!(names(&both), ["AccessGranted", "AccessRevoked"]);

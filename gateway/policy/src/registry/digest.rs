@@ -106,11 +106,8 @@ fn describe(fact: &mut Keccak256, topic: &Topic) {
     }
     // No country is 0, and no name that governs anything is empty.
     fact.update([0]);
+    // What is known of a hidden one is what its id is made of.
     fact.update(topic.name.as_bytes());
-    if let Some(hidden) = &topic.hidden {
-        // Parent and commitment are what the id is made of.
-        fact.update(hidden.below.as_bytes());
-    }
 }
 
 fn of_topic(fact: &mut Keccak256, topic: &Topic, wallet: Address) {
