@@ -19,6 +19,7 @@ abstract contract BrokerActs is Game {
         found(actors[0], IBrokerRegistry.NamingPolicy.Open);
         found(actors[1], IBrokerRegistry.NamingPolicy.Curated);
         setGateway(1, actors[2], true);
+        enlist(2, address(reentrant));
     }
 
     function chainOf(uint256 brokerId, address gateway) external view returns (Anchored memory) {
@@ -72,12 +73,15 @@ abstract contract BrokerActs is Game {
 
     function turnRegistrar(uint256 broker, uint256 wallet) external {
         uint256 brokerId = anyBroker(broker);
-        address who = actor(wallet);
+        enlist(brokerId, actor(wallet));
+        did("set or remove a registrar");
+    }
+
+    function enlist(uint256 brokerId, address who) private {
         bool allowed = !isRegistrar[brokerId][who];
         address owner = brokerPages[brokerId].owner;
         must(owner, address(brokers), 0, abi.encodeCall(brokers.setRegistrar, (brokerId, who, allowed)));
         isRegistrar[brokerId][who] = allowed;
-        did("set or remove a registrar");
     }
 
     function turnGateway(uint256 broker, uint256 wallet, uint256 again) external {

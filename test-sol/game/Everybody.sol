@@ -6,7 +6,7 @@ import {ITopicRegistry} from "../../src-sol/interfaces/ITopicRegistry.sol";
 import {DeviceActs} from "./DeviceActs.sol";
 import {MoneyActs} from "./MoneyActs.sol";
 
-/// @title Everybody who tries what is not theirs. Each call would change something if only the caller had the right to it.
+/// @title All of them, and those who try what is not theirs. Each call would change something if only the caller had the right to it.
 contract Everybody is MoneyActs, DeviceActs {
     /// @dev What only owner or manager of a topic may.
     function trespassAsManager(uint256 topic, uint256 by, uint256 what, uint256 wallet) external {

@@ -126,7 +126,8 @@ abstract contract Game is Test {
         }
         topicIds.push(topics.hiddenTopicIdOf(1, topicIds[0], commitmentOf(3)));
         topicIds.push(topics.hiddenTopicIdOf(1, topicIds[3], commitmentOf(4)));
-        reentrant.aim(topicIds[0]);
+        // It owns that one from the beginning, so that what it tries while it is paid would be its right at any other time.
+        reentrant.aim(topicIds[2]);
     }
 
     function tell(IScribe scribe) external {

@@ -15,7 +15,7 @@ abstract contract TopicActs is BrokerActs {
 
     constructor() {
         put(0, address(meddler), PRICED, 1 ether);
-        put(2, actors[1], PRICED, 1 ether);
+        put(2, address(reentrant), PRICED, 1 ether);
         turnManager(topicIds[0], actors[1]);
     }
 
