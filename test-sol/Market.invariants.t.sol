@@ -8,7 +8,7 @@ import {Invariants} from "./game/Invariants.sol";
 
 contract MarketInvariants is Invariants {
     function acts() internal view override returns (bytes4[] memory selectors) {
-        bytes4[39] memory all = [
+        bytes4[40] memory all = [
             game.buy.selector,
             game.buy.selector,
             game.buy.selector,
@@ -46,6 +46,7 @@ contract MarketInvariants is Invariants {
             game.acceptBroker.selector,
             game.trespassOnAccess.selector,
             game.trespassOnAccess.selector,
+            game.pileUp.selector,
             game.pileUp.selector,
             game.pileUp.selector
         ];
@@ -216,7 +217,7 @@ contract MarketInvariants is Invariants {
             invariant_DecisionIsThatOfTheBook();
             invariant_NobodyTakesWhatIsAnothers();
         }
-        assertDeeds(53, 1);
+        assertDeeds(54, 1);
         assertGt(game.feesWei(), 0);
         assertGt(game.meddler().meddled(), 0, "the meddler has had its chance");
     }

@@ -20,6 +20,10 @@ abstract contract BrokerActs is Game {
         found(actors[1], IBrokerRegistry.NamingPolicy.Curated);
         setGateway(1, actors[2], true);
         enlist(2, address(reentrant));
+        // Fees that are in force from the beginning, since most games are over before a rise counts.
+        setPublishFee(1, 0.001 ether);
+        setSaleFee(1, 1000);
+        vm.warp(block.timestamp + 1 days);
     }
 
     function chainOf(uint256 brokerId, address gateway) external view returns (Anchored memory) {
@@ -99,21 +103,25 @@ abstract contract BrokerActs is Game {
     }
 
     function publishFee(uint256 broker, uint256 weiPerDay) external {
-        uint256 brokerId = anyBroker(broker);
+        if (setPublishFee(anyBroker(broker), uint96(_bound(weiPerDay, 0, 1 ether)))) did("set a publish fee");
+    }
+
+    function setPublishFee(uint256 brokerId, uint96 wanted) private returns (bool isNew) {
         BrokerPage storage page = brokerPages[brokerId];
-        uint96 wanted = uint96(_bound(weiPerDay, 0, 1 ether));
-        if (!announce(page.publishFee, wanted)) return;
+        isNew = announce(page.publishFee, wanted);
+        if (!isNew) return false;
         must(page.owner, address(brokers), 0, abi.encodeCall(brokers.setPublishFee, (brokerId, wanted)));
-        did("set a publish fee");
     }
 
     function saleFee(uint256 broker, uint256 basisPoints) external {
-        uint256 brokerId = anyBroker(broker);
+        if (setSaleFee(anyBroker(broker), uint96(_bound(basisPoints, 0, 2500)))) did("set a sale fee");
+    }
+
+    function setSaleFee(uint256 brokerId, uint96 wanted) private returns (bool isNew) {
         BrokerPage storage page = brokerPages[brokerId];
-        uint96 wanted = uint96(_bound(basisPoints, 0, 2500));
-        if (!announce(page.saleFee, wanted)) return;
+        isNew = announce(page.saleFee, wanted);
+        if (!isNew) return false;
         must(page.owner, address(brokers), 0, abi.encodeCall(brokers.setSaleFee, (brokerId, wanted)));
-        did("set a sale fee");
     }
 
     function announce(Fee storage fee, uint96 wanted) private returns (bool) {
@@ -142,7 +150,9 @@ abstract contract BrokerActs is Game {
         uint256 brokerId = anyBroker(broker);
         address owner = brokerPages[brokerId].owner;
         address judge = gatewayOf(brokerId, by);
-        bytes32 subject = subjectOf(actor(wallet));
+        // Gateways often meet whom somebody banned before, which may have been the owner.
+        bytes32 subject = judge != owner && by % 2 == 0 ? bannedFrom(brokerId, wallet) : bytes32(0);
+        if (subject == 0) subject = subjectOf(actor(wallet));
         BanPage storage page = walletBans[brokerId][subject];
         // The origin seldom, since the owner's ban of it keeps the gateways from naming it.
         IBrokerRegistry.Ban[] memory bans = new IBrokerRegistry.Ban[](time % 4 == 0 ? 2 : 1);
@@ -182,13 +192,7 @@ abstract contract BrokerActs is Game {
     function unban(uint256 broker, uint256 by, uint256 wallet) external {
         uint256 brokerId = anyBroker(broker);
         address judge = gatewayOf(brokerId, by);
-        // The first banned one from there on, so that there often is one.
-        bytes32 subject;
-        for (uint256 i = 0; i < actors.length && subject == 0; ++i) {
-            if (isBanned(brokerId, actor(wallet % actors.length + i))) {
-                subject = subjectOf(actor(wallet % actors.length + i));
-            }
-        }
+        bytes32 subject = bannedFrom(brokerId, wallet);
         BanPage storage page = walletBans[brokerId][subject];
         if (subject == 0) return;
         bytes memory data = abi.encodeCall(brokers.unban, (brokerId, IBrokerRegistry.BanKind.Wallet, subject));
@@ -264,6 +268,15 @@ abstract contract BrokerActs is Game {
         alerts[0].count = 1;
         data = abi.encodeCall(audit.raiseAlerts, (brokerId, alerts));
         mustNot(who, address(audit), data, IAuditLog.NotGateway.selector, "alert as no gateway");
+    }
+
+    /// @dev The first banned one from there on, so that there often is one; zero if there is none.
+    function bannedFrom(uint256 brokerId, uint256 seed) private view returns (bytes32) {
+        for (uint256 i = 0; i < actors.length; ++i) {
+            address who = actor(seed % actors.length + i);
+            if (isBanned(brokerId, who)) return subjectOf(who);
+        }
+        return 0;
     }
 
     /// @dev A gateway from there on; for every third seed, or if there is none, the owner.

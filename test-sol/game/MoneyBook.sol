@@ -110,8 +110,8 @@ abstract contract MoneyBook is TopicActs {
             return;
         }
         if (!goesOn) {
+            did(block.timestamp > last.from ? "join a window that began" : "join a window to come");
             (last.priceWei, last.from) = (unused(last), later(clock(), last.from));
-            did("buy beyond the windows there are");
         }
         last.to = to;
         last.priceWei += priceWei;
