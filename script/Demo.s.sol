@@ -36,6 +36,7 @@ contract Demo is Script {
         bytes32 north = topics.registerTopic(brokerId, "farm/north", retained, closed, priced);
         topics.registerTopic(brokerId, "farm/staff", ITopicRegistry.Traits(false, true, false), closed, closed);
         IAccessMarket market = deployed.accessMarket;
+        // forge-lint: disable-next-line(unsafe-typecast): five octets fit
         bytes32 contractual = bytes32(bytes("\x02demo"));
         market.grant(
             north, vm.addr(key(3)), ITopicRegistry.Right.Subscribe, uint64(block.timestamp + 30 days), contractual, ""
