@@ -85,7 +85,7 @@ contract TopicRegistry is ITopicRegistry {
         Offer calldata publishOffer,
         Offer calldata subscribeOffer
     ) external returns (bytes32 topicId) {
-        uint256 brokerId = _ownedOrManaged(parentId, msg.sender).brokerId;
+        uint256 brokerId = _owned(parentId).brokerId;
         if (commitment == 0) revert EmptyCommitment(parentId);
         topicId = hiddenTopicIdOf(brokerId, parentId, commitment);
         if (_topics[topicId].owner != address(0)) revert TopicExists(topicId);

@@ -267,8 +267,8 @@ contract AccessMatrixTest is Fixture {
             abi.encodeCall(
                 topics.registerHiddenTopic, (topicId, keccak256("salt and name"), noTraits(), closed(), closed())
             ),
-            OWNER | MANAGER,
-            notEither,
+            OWNER,
+            notOwner,
             ITopicRegistry.HiddenTopicRegistered.selector
         );
         add(

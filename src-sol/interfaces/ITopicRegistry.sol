@@ -123,8 +123,9 @@ interface ITopicRegistry {
         Offer calldata subscribeOffer
     ) external returns (bytes32 topicId);
 
-    /// @notice Registers a topic whose name stays off the chain. Caller: owner or manager of the parent, hidden or not, who becomes its owner.
-    /// @dev Reverts with {UnknownTopic}, {NotTopicOwnerOrManager} (of the parent), {EmptyCommitment}, {TopicExists} or {InvalidOffer}.
+    /// @notice Registers a topic whose name stays off the chain. Caller: owner of the parent, hidden or not, who becomes its owner. Not a
+    /// manager: gateways refuse what lies below the parent while they have not been told the name, and only the hidden topic's owner ends that.
+    /// @dev Reverts with {UnknownTopic}, {NotTopicOwner} (of the parent), {EmptyCommitment}, {TopicExists} or {InvalidOffer}.
     /// Emits {HiddenTopicRegistered}.
     /// @param commitment `keccak256(abi.encodePacked(bytes32 salt, string name))`. Without a random salt a dictionary finds the name.
     function registerHiddenTopic(

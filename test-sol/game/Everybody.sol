@@ -8,7 +8,7 @@ import {MoneyActs} from "./MoneyActs.sol";
 
 /// @title All of them, and those who try what is not theirs. Each call would change something if only the caller had the right to it.
 contract Everybody is MoneyActs, DeviceActs {
-    /// @dev What only owner or manager of a topic may.
+    /// @dev What only owner or manager of a topic may, and hiding below it, which only the owner may.
     function trespassAsManager(uint256 topic, uint256 by, uint256 what, uint256 wallet) external {
         (bytes32 topicId, address who) = (anyTopic(topic), actor(by));
         if (!exists(topicId) || ownsOrManages(topicId, who)) return;
@@ -26,6 +26,7 @@ contract Everybody is MoneyActs, DeviceActs {
             data = abi.encodeCall(topics.setCountries, (topicId, ITopicRegistry.CountryMode.Only, codes));
         } else {
             ITopicRegistry.Offer memory none;
+            refusal = ITopicRegistry.NotTopicOwner.selector;
             data = abi.encodeCall(topics.registerHiddenTopic, (topicId, bytes32(what | 1), traitsFrom(0), none, none));
         }
         mustNot(who, address(topics), data, refusal, told[what % 4]);

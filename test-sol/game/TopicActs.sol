@@ -60,11 +60,11 @@ abstract contract TopicActs is BrokerActs {
         did("register");
     }
 
-    /// @dev By owner or manager of the parent; by another if the topic is there already, to see it refused.
+    /// @dev By the owner of the parent; by another if the topic is there already, to see it refused.
     function hide(uint256 topic, address who, uint256 mode, uint256 priceWei) private {
         bytes32 parentId = parentOf(topic);
         if (exists(topicIds[topic])) {
-            if (!ownsOrManages(parentId, who)) return;
+            if (topicPages[parentId].owner != who) return;
             bytes4 refusal = ITopicRegistry.TopicExists.selector;
             return mustNot(who, address(topics), registration(topic, mode, priceWei), refusal, "take a hidden topic");
         }
@@ -72,8 +72,8 @@ abstract contract TopicActs is BrokerActs {
             bytes4 refusal = ITopicRegistry.UnknownTopic.selector;
             return mustNot(who, address(topics), registration(topic, mode, priceWei), refusal, "hide below nothing");
         }
-        if (!ownsOrManages(parentId, who)) {
-            bytes4 refusal = ITopicRegistry.NotTopicOwnerOrManager.selector;
+        if (topicPages[parentId].owner != who) {
+            bytes4 refusal = ITopicRegistry.NotTopicOwner.selector;
             mustNot(who, address(topics), registration(topic, mode, priceWei), refusal, "hide below another's");
             who = topicPages[parentId].owner;
         }
