@@ -1,6 +1,6 @@
 // mqtt.js, told by a line of JSON what to do, telling in a line of JSON what happened.
 //
-// Commands and events are those of paho_client.py; gateway/tests/common/foreign.rs speaks to both. Events are told from the packets
+// Commands and events are those of paho_client.py; gateway/tests/end_to_end/common/foreign.rs speaks to both. Events are told from the packets
 // as they come, so that what the library makes of a refusal does not matter.
 'use strict';
 const fs = require('fs');

@@ -1,6 +1,6 @@
 """paho-mqtt, told by a line of JSON what to do, telling in a line of JSON what happened.
 
-Commands and events are those of mqttjs_client.js; gateway/tests/common/foreign.rs speaks to both.
+Commands and events are those of mqttjs_client.js; gateway/tests/end_to_end/common/foreign.rs speaks to both.
 """
 import json
 import sys

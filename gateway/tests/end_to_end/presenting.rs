@@ -1,13 +1,11 @@
 //! Where a client of MQTT 5 may carry its token besides user name and password, and what the broker gets then: ACCEPTANCE W18, US9;
 //! THREATS A21, A34.
 
-mod common;
-
-use common::foreign::{Foreign, Library};
-use common::proofs::{METHOD, data_of, facts, in_properties, one_shot};
-use common::raw::{Connect, Got, Publish, binary, property, text};
-use common::stock::{self, Said};
-use common::{FAR, PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, Way, run};
+use crate::common::foreign::{Foreign, Library};
+use crate::common::proofs::{METHOD, data_of, facts, in_properties, one_shot};
+use crate::common::raw::{Connect, Got, Publish, binary, property, text};
+use crate::common::stock::{self, Said};
+use crate::common::{FAR, PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, Way, run};
 use eyre::{Result, bail, ensure};
 use flytrap_site::Login;
 use tokio::sync::OnceCell;
@@ -76,7 +74,7 @@ fn proofs_in_several_places_are_refused_also_if_all_are_right() -> Result<()> {
                 properties: [one.properties.clone(), other.properties.clone()].concat(),
                 ..if one.user_name.is_some() { one.clone() } else { other.clone() }
             };
-            let asking = common::proofs::asking("several");
+            let asking = crate::common::proofs::asking("several");
             let token = property::user("flytrap-token", &login.password);
             let address = property::user("flytrap-address", &login.user_name);
             let more = |connect: &Connect, property: &[u8]| Connect {
@@ -104,7 +102,7 @@ fn proofs_in_several_places_are_refused_also_if_all_are_right() -> Result<()> {
             }
             for half in [token, address] {
                 let mut client = stage.dial(way).await?;
-                let connect = common::proofs::connect("several", half);
+                let connect = crate::common::proofs::connect("several", half);
                 assert_eq!(client.connect(&connect).await?, 0x86, "{way:?}: half a proof");
             }
         }
@@ -175,7 +173,7 @@ fn what_is_no_proof_is_refused_in_every_place_alike() -> Result<()> {
         for data in [&b""[..], b":", b"0x:", b"\xff\xfe:\xff", &[b'a'; 4_000]] {
             let properties = property::authentication(METHOD, Some(data));
             let mut client = stage.dial(Way::tls(V5)).await?;
-            let code = client.connect(&common::proofs::connect("alike", properties)).await?;
+            let code = client.connect(&crate::common::proofs::connect("alike", properties)).await?;
             assert_eq!(code, 0x86, "{data:02x?}");
         }
         ensure!(stage.seen_of("alike")?.is_empty(), "the broker saw one of them");
@@ -191,7 +189,7 @@ fn a_token_beside_a_will_leaves_the_will_as_it_came() -> Result<()> {
         let spy = stage.site.spy("open/#").await?;
         let login = stage.stranger("willing")?;
         let mut connect = in_properties(&login);
-        connect.will = Some(common::raw::Will {
+        connect.will = Some(crate::common::raw::Will {
             topic: "open/will".into(),
             payload: b"gone".to_vec(),
             qos: 1,
@@ -293,7 +291,7 @@ fn a_connect_with_a_token_fits_the_buffer_of_small_clients() -> Result<()> {
         {
             ensure!(form.len() <= most, "{} octets", form.len());
         }
-        let device = common::device_of(77, "dev1")?;
+        let device = crate::common::device_of(77, "dev1")?;
         ensure!(Connect::of(V311, &device.login).octets(V311).len() <= 128);
         // FR6: nothing is added to a PUBLISH.
         let mut client = stage.session(Way::tls(V311), &login).await?;

@@ -1,16 +1,14 @@
 //! Certificates: read again while sessions live, kept where the new ones are wrong, chosen for each client, asked of clients.
 
-mod common;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::raw::{Connect, Publish, Raw};
-use common::websocket::{Framed, listener};
-use common::{EVERY_VERSION, PATIENCE, Stage, V5, V311, run, stock, until};
+use crate::common::raw::{Connect, Publish, Raw};
+use crate::common::websocket::{Framed, listener};
+use crate::common::{EVERY_VERSION, PATIENCE, Stage, V5, V311, run, stock, until};
 use eyre::{Result, WrapErr, ensure, eyre};
 use flytrap_site::Identity;
 use rustls::pki_types::pem::PemObject as _;
@@ -89,7 +87,7 @@ fn new_certificates_are_shown_from_the_next_handshake_on_and_sessions_live_on() 
             let mut client = Raw::tls(version, address, &ca).await?;
             assert_eq!(client.connect(&Connect::of(version, &login("tls")?)).await?, 0);
             sessions.push(client);
-            let stream = common::websocket::dial(web, Some(&ca)).await?;
+            let stream = crate::common::websocket::dial(web, Some(&ca)).await?;
             let mut client = Raw::over(version, Framed::open(stream, &[50]).await?);
             assert_eq!(client.connect(&Connect::of(version, &login("wss")?)).await?, 0);
             sessions.push(client);

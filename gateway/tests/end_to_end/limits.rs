@@ -1,11 +1,9 @@
 //! ACCEPTANCE W20, W38, W42: silence, size, number and malformed packets end one session, cost bounded memory and hold up nobody.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::raw::{self, Connect, Got, Publish, Raw, packet, property, subscribe, text};
-use common::{PATIENCE, PUBLIC, Stage, V5, V311, Version, Way, run, until};
+use crate::common::raw::{self, Connect, Got, Publish, Raw, packet, property, subscribe, text};
+use crate::common::{PATIENCE, PUBLIC, Stage, V5, V311, Version, Way, run, until};
 use eyre::{Result, bail, ensure, eyre};
 use flytrap_site::Packet;
 use tokio::sync::OnceCell;
@@ -127,7 +125,7 @@ fn a_delivery_larger_than_the_client_takes_is_not_made_and_one_that_fits_is() ->
 fn a_packet_beyond_the_limit_ends_the_session_and_one_at_the_limit_goes_through() -> Result<()> {
     run(async {
         let stage = Stage::configured("[limits]\nmax_packet_octets = 2000").await?;
-        stage.topic_with("open", common::RETAIN, PUBLIC, PUBLIC).await?;
+        stage.topic_with("open", crate::common::RETAIN, PUBLIC, PUBLIC).await?;
         stage.caught_up().await?;
         for version in [V311, V5] {
             let header = 3 + 2 + 4 + usize::from(version == V5);

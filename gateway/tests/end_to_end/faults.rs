@@ -1,20 +1,18 @@
 //! Each thing the gateway leans on, taken away: the node, the broker, the process itself, the newest blocks.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::process::{Process, set};
-use common::raw::{Connect, Got, Publish, Raw};
-use common::relay::Relay;
-use common::{PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V311, Way, http, run, until};
+use crate::common::process::{Process, set};
+use crate::common::raw::{Connect, Got, Publish, Raw};
+use crate::common::relay::Relay;
+use crate::common::{PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V311, Way, http, run, until};
 use eyre::{Result, bail, ensure, eyre};
 use serde_json::json;
 use toml::Value;
 
-fn unavailable(version: common::Version) -> u8 {
+fn unavailable(version: crate::common::Version) -> u8 {
     if version == V5 { 0x88 } else { 3 }
 }
 
@@ -347,7 +345,7 @@ fn a_client_that_is_lost_is_lost_at_the_broker_within_a_second_and_its_will_fire
         let stage = open().await?;
         let spy = stage.site.spy("open/#").await?;
         for way in Way::ALL {
-            let will = common::raw::Will {
+            let will = crate::common::raw::Will {
                 topic: "open/will".into(),
                 payload: way.word().into_bytes(),
                 qos: 0,
@@ -363,7 +361,7 @@ fn a_client_that_is_lost_is_lost_at_the_broker_within_a_second_and_its_will_fire
                 .await?;
         }
         // A proper goodbye lets none fire.
-        let will = common::raw::Will {
+        let will = crate::common::raw::Will {
             topic: "open/will".into(),
             payload: b"no".to_vec(),
             qos: 0,
@@ -371,7 +369,7 @@ fn a_client_that_is_lost_is_lost_at_the_broker_within_a_second_and_its_will_fire
         };
         let connect = Connect { will: Some(will), ..Connect::of(V311, &stage.stranger("polite")?) };
         let mut client = stage.session_of(Way::plain(V311), &connect).await?;
-        client.send(common::raw::DISCONNECT).await?;
+        client.send(crate::common::raw::DISCONNECT).await?;
         client.ended(PATIENCE).await?;
         stage.direct(V311, "").await?.publish(&Publish::new("open/mark", b"mark")).await?;
         spy.until(PATIENCE, |heard| heard.payload == b"mark").await?;

@@ -2,12 +2,12 @@
 //!
 //! Times are measured from the moment the block is visible at the node to what the recorder saw.
 
-mod common;
-
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::raw::{Connect, Got, Publish, Raw, acknowledge, property};
-use common::{BOUND, FAR, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V311, Version, Way, run};
+use crate::common::raw::{Connect, Got, Publish, Raw, acknowledge, property};
+use crate::common::{
+    BOUND, FAR, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V311, Version, Way, run,
+};
 use eyre::{Result, ensure, eyre};
 use flytrap_site::{Direction, Packet, SiteOptions, unix_now};
 use tokio::sync::OnceCell;
@@ -305,7 +305,7 @@ fn a_banned_wallet_is_disconnected_everywhere_and_refused_at_the_door_until_the_
             !stage.site.recorder()?.connects().iter().any(|seen| seen.client_id.contains("-back-")),
             "the broker saw a banned wallet"
         );
-        stage.unban(false, common::onchain::subject(key.address())).await?;
+        stage.unban(false, crate::common::onchain::subject(key.address())).await?;
         stage.caught_up().await?;
         for way in ways {
             stage.session(way, &stage.site.token(key, &format!("again-{}", way.word()))?).await?;
@@ -334,7 +334,7 @@ fn messages_queued_before_a_revocation_are_not_delivered_after_it_nor_are_retain
             let connect = Connect { clean: false, properties, ..Connect::of(way.version, &login) };
             let mut reader = stage.session_of(way, &connect).await?;
             assert_eq!(reader.subscribe(&[(&name, 1), (&other, 1)]).await?, [1, 1]);
-            reader.send(common::raw::DISCONNECT).await?;
+            reader.send(crate::common::raw::DISCONNECT).await?;
             reader.ended(PATIENCE).await?;
 
             let mut broker = stage.direct(V5, "").await?;
@@ -362,7 +362,7 @@ fn messages_queued_before_a_revocation_are_not_delivered_after_it_nor_are_retain
             );
             reader.send(acknowledge(0x40, delivery.id)).await?;
             // Acknowledged in her stead: the broker has nothing left for a third visit either.
-            reader.send(common::raw::DISCONNECT).await?;
+            reader.send(crate::common::raw::DISCONNECT).await?;
             reader.ended(PATIENCE).await?;
             stage.grant(&topic, wallet, Right::Subscribe).await?;
             stage.caught_up().await?;

@@ -1,7 +1,5 @@
 //! How octets come in and go out: TLS of both versions, plain text where it must not carry secrets, IPv6, TLS towards the broker.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::Stdio;
@@ -9,9 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use common::process::set;
-use common::raw::{self, Connect, Got, Publish, Raw, Will};
-use common::{PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, Way, http, run, stock, until};
+use crate::common::process::set;
+use crate::common::raw::{self, Connect, Got, Publish, Raw, Will};
+use crate::common::{PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, Way, http, run, stock, until};
 use eyre::{Result, bail, ensure, eyre};
 use flytrap_site::{BrokerOptions, SiteOptions};
 use rustls::pki_types::pem::PemObject as _;
@@ -261,8 +259,9 @@ fn a_token_in_plain_text_is_refused_unless_the_listener_allows_it_and_counts_as_
             }
             assert_eq!(stage.session(Way::tls(version), &login).await?.ping().await?, []);
         }
-        let device =
-            stage.device(stage.site.wallets.spare[0].address(), 1, "device", common::FAR).await?;
+        let device = stage
+            .device(stage.site.wallets.spare[0].address(), 1, "device", crate::common::FAR)
+            .await?;
         stage.caught_up().await?;
         let code =
             stage.dial(Way::plain(V5)).await?.connect(&Connect::of(V5, &device.login)).await?;

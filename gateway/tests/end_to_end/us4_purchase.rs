@@ -3,13 +3,13 @@
 //! Price 0.01 ether per 10 s, sale fee 5 %, a block each second. Access opens with the purchase's block and closes with the paid time,
 //! on the session that is open; every wei is where it belongs.
 
-mod common;
-
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::common::raw::{Got, Publish};
+use crate::common::{
+    BOUND, CLOSED, Offer, OfferMode, RETAIN, Right, Stage, TICK, V5, V311, Way, run,
+};
 use alloy_primitives::U256;
-use common::raw::{Got, Publish};
-use common::{BOUND, CLOSED, Offer, OfferMode, RETAIN, Right, Stage, TICK, V5, V311, Way, run};
 use eyre::{Result, WrapErr, bail, ensure, eyre};
 use flytrap_chain::bindings::IAccessMarket;
 use flytrap_site::{ChainOptions, SiteOptions};
@@ -48,7 +48,7 @@ fn a_refused_reader_is_told_the_price_and_served_within_a_block_of_buying_until_
         stage.caught_up().await?;
         let mut reader = stage.session(Way::tls(V5), &stage.reader("buyer-5")?).await?;
 
-        reader.send(common::raw::subscribe(V5, 7, &[("paid/v5", 0)])).await?;
+        reader.send(crate::common::raw::subscribe(V5, 7, &[("paid/v5", 0)])).await?;
         let Got::SubAck { id: 7, codes, reason } = reader.get().await? else { bail!("no SUBACK") };
         assert_eq!(codes, [0x87]);
         let reason = reason.ok_or_else(|| eyre!("the refusal carries no reason"))?;

@@ -1,15 +1,15 @@
 //! MQTT over WebSocket: what is allowed reaches the broker octet by octet as by TCP, and what breaks the rules of WebSocket never does.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::foreign::{Foreign, Library};
-use common::raw::{Connect, DISCONNECT, Got, PINGREQ, Publish, Raw, Will, acknowledge, subscribe};
-use common::websocket::{
+use crate::common::foreign::{Foreign, Library};
+use crate::common::raw::{
+    Connect, DISCONNECT, Got, PINGREQ, Publish, Raw, Will, acknowledge, subscribe,
+};
+use crate::common::websocket::{
     self as ws, BINARY, CLOSE, GOOD, PING, PONG, TEXT, frame, header, listener, request, unmasked,
 };
-use common::{
+use crate::common::{
     EVERY_VERSION, PATIENCE, Stage, V5, V31, V311, Version, http, refused_filter, run, until,
 };
 use eyre::{Result, ensure, eyre};
@@ -91,7 +91,7 @@ fn however_packets_lie_in_frames_broker_and_client_get_the_same_octets_as_direct
                 for tls in [false, true] {
                     recorder.rewind();
                     let mut client = match lengths {
-                        [] => stage.dial(common::Way { version, tls }).await?,
+                        [] => stage.dial(crate::common::Way { version, tls }).await?,
                         lengths => stage.web_raw(version, tls, lengths).await?,
                     };
                     let other = script(&mut client, &connect, "open/same").await?;

@@ -1,17 +1,15 @@
 //! Login by a signed nonce (MQTT 5.0 section 4.12): ACCEPTANCE W16, W21, W22, W24, W27, FR6; THREATS A01, A10 to A15.
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use alloy_primitives::B256;
-use common::foreign::{Foreign, Library};
-use common::proofs::{METHOD, NAME, asking, connect, counted, facts, nonce_in, one_shot};
-use common::raw::{
+use crate::common::foreign::{Foreign, Library};
+use crate::common::proofs::{METHOD, NAME, asking, connect, counted, facts, nonce_in, one_shot};
+use crate::common::raw::{
     Connect, DISCONNECT, Got, PINGREQ, Publish, Raw, auth, packet, property, subscribe,
 };
-use common::{FAR, PATIENCE, PUBLIC, RETAIN, Stage, V5, Way, http, run, until};
+use crate::common::{FAR, PATIENCE, PUBLIC, RETAIN, Stage, V5, Way, http, run, until};
+use alloy_primitives::B256;
 use eyre::{Result, bail, ensure, eyre};
 use flytrap_policy::credential::Challenge;
 use flytrap_site::Login;
@@ -218,7 +216,7 @@ fn auth_out_of_place_is_refused_in_every_version() -> Result<()> {
         }
         for way in WAYS {
             for (properties, wanted) in [
-                ([&[0x16][..], &common::raw::binary(b"x")].concat(), 0x82),
+                ([&[0x16][..], &crate::common::raw::binary(b"x")].concat(), 0x82),
                 (property::authentication("SCRAM-SHA-256", None), 0x8c),
                 (property::authentication("SCRAM-SHA-256", Some(b"n,,n=a,r=b")), 0x8c),
                 (
@@ -253,7 +251,7 @@ fn a_wrong_answer_counts_like_a_wrong_token() -> Result<()> {
             let mut client = Raw::plain_from(V5, from, stage.site.mqtt()?).await?;
             let connect = match n % 3 {
                 // A token in the user properties, the one-shot form, an answer.
-                0 => common::proofs::in_properties(&stage.wrong_proof("counted")?),
+                0 => crate::common::proofs::in_properties(&stage.wrong_proof("counted")?),
                 1 => one_shot(&stage.wrong_proof("counted")?),
                 _ => asking("counted"),
             };
@@ -269,7 +267,7 @@ fn a_wrong_answer_counts_like_a_wrong_token() -> Result<()> {
             assert_eq!(client.ended(PATIENCE).await?, []);
         }
         let good = Connect::of(V5, &stage.stranger("counted")?);
-        let after = common::raw::attempt(V5, from, stage.site.mqtt()?, &good).await?;
+        let after = crate::common::raw::attempt(V5, from, stage.site.mqtt()?, &good).await?;
         assert_eq!(after, None, "the origin is banned");
         Ok(())
     })
@@ -367,9 +365,11 @@ fn without_tls_an_answer_is_taken_where_tokens_are_not() -> Result<()> {
         })
         .await?;
         let login: Login = stage.stranger("strict")?;
-        for token in
-            [Connect::of(V5, &login), one_shot(&login), common::proofs::in_properties(&login)]
-        {
+        for token in [
+            Connect::of(V5, &login),
+            one_shot(&login),
+            crate::common::proofs::in_properties(&login),
+        ] {
             let mut client = Raw::plain(V5, address).await?;
             assert_eq!(client.connect(&token).await?, 0x87);
         }

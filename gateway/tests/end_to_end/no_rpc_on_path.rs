@@ -1,13 +1,11 @@
 //! W47: no packet causes a request to the node. Counted twice: by the gateway's own metric and by a relay before the node.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::process::{Process, set};
-use common::raw::{Connect, Got, Publish, Raw};
-use common::relay::Relay;
-use common::{CLOSED, PUBLIC, RETAIN, Stage, V5, V311, http, run, until};
+use crate::common::process::{Process, set};
+use crate::common::raw::{Connect, Got, Publish, Raw};
+use crate::common::relay::Relay;
+use crate::common::{CLOSED, PUBLIC, RETAIN, Stage, V5, V311, http, run, until};
 use eyre::{Result, bail, ensure};
 use toml::Value;
 

@@ -2,14 +2,14 @@
 //!
 //! Ten of them are mosquitto_pub, the others raw clients; all have device keys of one wallet. One subscriber is mosquitto_sub.
 
-mod common;
-
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use common::raw::{Connect, Got, Publish, Raw, acknowledge};
-use common::stock::{self, Subscriber};
-use common::{FAR, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V311, Version, Way, device_of, run};
+use crate::common::raw::{Connect, Got, Publish, Raw, acknowledge};
+use crate::common::stock::{self, Subscriber};
+use crate::common::{
+    FAR, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V311, Version, Way, device_of, run,
+};
 use eyre::{Result, bail, ensure};
 use flytrap_site::{BrokerOptions, Device, SiteOptions};
 use tokio::sync::{Mutex, OnceCell};

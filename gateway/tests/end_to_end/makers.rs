@@ -3,13 +3,13 @@
 //! Each test starts one broker, unmodified, with a site of its own. Mosquitto and aedes are always there; for the others
 //! `make e2e BROKER=...` brings and runs them. What a broker cannot do (`docs/brokers.md`) is left out here by name.
 
-mod common;
-
 use std::future::Future;
 
-use common::process::set;
-use common::raw::{Connect, Delivery, Got, Publish, Raw, Will, acknowledge, property, unsubscribe};
-use common::{
+use crate::common::process::set;
+use crate::common::raw::{
+    Connect, Delivery, Got, Publish, Raw, Will, acknowledge, property, unsubscribe,
+};
+use crate::common::{
     CLOSED, EVERY_VERSION, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V31, V311, Version, Way,
     http, refused_filter, run, until,
 };
@@ -118,7 +118,7 @@ async fn stage(kind: BrokerKind) -> Result<Stage> {
     let stage = Stage::with(options).await?;
     eprintln!("{}", stage.site.broker.describe());
     stage.topic_with("open", RETAIN, PUBLIC, PUBLIC).await?;
-    let plain = common::Traits { retain: false, ..RETAIN };
+    let plain = crate::common::Traits { retain: false, ..RETAIN };
     stage.topic_with("plain", plain, PUBLIC, PUBLIC).await?;
     stage.topic_with("closed", RETAIN, CLOSED, CLOSED).await?;
     stage.caught_up().await?;
@@ -396,7 +396,7 @@ impl One<'_> {
     async fn found_retained(&self, id: &str, topic: &str, least: usize) -> Result<Vec<Delivery>> {
         let mut reader = self.open(id).await?;
         let mut found = Vec::new();
-        reader.send(common::raw::subscribe(self.version, 7, &[(topic, 0)])).await?;
+        reader.send(crate::common::raw::subscribe(self.version, 7, &[(topic, 0)])).await?;
         let mut subscribed = false;
         // Retained messages may come before SUBACK and after it.
         while !subscribed || found.len() < least {
@@ -435,7 +435,7 @@ impl One<'_> {
         let accepted = |client: Result<Raw, u8>| client.map_err(|code| eyre!("{code:#04x}"));
         let mut leaves = accepted(with_will("leaves", &format!("{base}/left")).await?)?;
         let lost = accepted(with_will("lost", &format!("{base}/lost")).await?)?;
-        leaves.send(common::raw::DISCONNECT).await?;
+        leaves.send(crate::common::raw::DISCONNECT).await?;
         leaves.ended(PATIENCE).await?;
         drop(lost);
         let fired = deliveries(&mut reader, 1).await?;
@@ -505,7 +505,7 @@ impl One<'_> {
         let (mut client, present) = connect(&keep).await?;
         ensure!(!present, "a session was there before");
         ensure!(client.subscribe(&[(&topic, 1)]).await? == [1], "SUBACK");
-        client.send(common::raw::DISCONNECT).await?;
+        client.send(crate::common::raw::DISCONNECT).await?;
         client.ended(PATIENCE).await?;
         let mut publisher = self.open("lasting-publisher").await?;
         publisher.publish_whole(&Publish::new(&topic, b"meanwhile").qos(1, 1)).await?;
@@ -513,7 +513,7 @@ impl One<'_> {
         ensure!(present || !presence, "the session is gone");
         let kept = deliveries(&mut client, 1).await?;
         ensure!(kept[0].payload == b"meanwhile", "{kept:?}");
-        client.send(common::raw::DISCONNECT).await?;
+        client.send(crate::common::raw::DISCONNECT).await?;
         client.ended(PATIENCE).await?;
         let clean = Connect::of(self.version, &login);
         let (mut client, present) = connect(&clean).await?;

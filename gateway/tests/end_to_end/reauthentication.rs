@@ -1,12 +1,10 @@
 //! A live session proves itself again (MQTT 5.0 section 4.12.1), and ends if it does not: ACCEPTANCE W24; THREATS A14.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::proofs::{METHOD, NAME, data_of, nonce_in, one_shot};
-use common::raw::{Got, Publish, Raw, auth, packet};
-use common::{FAR, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, Way, run, until};
+use crate::common::proofs::{METHOD, NAME, data_of, nonce_in, one_shot};
+use crate::common::raw::{Got, Publish, Raw, auth, packet};
+use crate::common::{FAR, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, Way, run, until};
 use eyre::{Result, bail, ensure};
 use flytrap_site::{Login, unix_now};
 use tokio::sync::OnceCell;
@@ -244,7 +242,10 @@ fn sessions_of_every_proof_end_when_the_wallet_ends_its_proofs_or_the_device_key
             stage.session(way, &stage.site.token(key, "by-login")?).await?,
             stage.session_of(way, &one_shot(&stage.site.token(key, "by-data")?)).await?,
             stage
-                .session_of(way, &common::proofs::in_properties(&stage.site.token(key, "by-user")?))
+                .session_of(
+                    way,
+                    &crate::common::proofs::in_properties(&stage.site.token(key, "by-user")?),
+                )
                 .await?,
             stage.answered(way, key, "by-answer").await?,
         ];

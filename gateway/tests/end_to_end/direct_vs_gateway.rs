@@ -1,12 +1,10 @@
 //! For what is allowed a client cannot tell the gateway from the broker: the same scenario, played by the same library directly at
 //! the broker and through the gateway, is told in the same words.
 
-mod common;
-
-use common::foreign::{Foreign, Library};
-use common::raw::Publish;
-use common::stock::Target;
-use common::{PUBLIC, RETAIN, Stage, V5, V31, V311, Version, run};
+use crate::common::foreign::{Foreign, Library};
+use crate::common::raw::Publish;
+use crate::common::stock::Target;
+use crate::common::{PUBLIC, RETAIN, Stage, V5, V31, V311, Version, run};
 use eyre::{Result, ensure};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -189,7 +187,7 @@ fn a_large_message_arrives_whole_both_ways() -> Result<()> {
         let payload: Vec<u8> = (0..500_000_u32)
             .map(|n| u8::try_from(n.wrapping_mul(2_654_435_761) >> 24).unwrap_or_default())
             .collect();
-        for way in common::Way::ALL {
+        for way in crate::common::Way::ALL {
             let mut reader =
                 stage.session(way, &stage.stranger(&format!("large-r-{}", way.word()))?).await?;
             let topic = format!("same/large/{}", way.word());

@@ -1,13 +1,11 @@
 //! ACCEPTANCE W9, W16 to W19, W25, W26: what a CONNECT may say, what comes before it, and what the broker learns of it.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::raw::{
+use crate::common::raw::{
     Connect, Got, PINGREQ, Publish, Will, acknowledge, packet, subscribe, unsubscribe,
 };
-use common::{EVERY_VERSION, FAR, PATIENCE, Right, Stage, V5, V311, Way, run};
+use crate::common::{EVERY_VERSION, FAR, PATIENCE, Right, Stage, V5, V311, Way, run};
 use eyre::{Result, bail, ensure};
 use flytrap_site::Packet;
 use tokio::sync::OnceCell;

@@ -1,15 +1,13 @@
 //! Behind balancers: whose word about an address is taken, whose is not, and that bans and caps then judge the client it names.
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::process::{Process, set};
-use common::raw::{Connect, Publish, Raw};
-use common::websocket::{self as ws, Framed, GOOD, listener, request};
-use common::{PATIENCE, Stage, V5, V311, http, run, until};
+use crate::common::process::{Process, set};
+use crate::common::raw::{Connect, Publish, Raw};
+use crate::common::websocket::{self as ws, Framed, GOOD, listener, request};
+use crate::common::{PATIENCE, Stage, V5, V311, http, run, until};
 use eyre::{Result, bail, ensure, eyre};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};

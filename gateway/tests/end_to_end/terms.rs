@@ -1,9 +1,7 @@
 //! Terms of a topic that bind everyone, its owner too: countries, and names that are not known.
 
-mod common;
-
-use common::raw::{Got, Publish};
-use common::{PATIENCE, Right, Stage, V5, V311, Way, refused_filter, run};
+use crate::common::raw::{Got, Publish};
+use crate::common::{PATIENCE, Right, Stage, V5, V311, Way, refused_filter, run};
 use eyre::{Result, eyre};
 
 /// A client whose country is not known, as all of them are until there is a source, may not use a topic with a rule.

@@ -2,14 +2,12 @@
 //!
 //! An origin is an address of this machine: 127.0.0.1 attacks, 127.0.0.2 and up are others.
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use crate::common::raw::{self, Connect, Raw};
+use crate::common::{PATIENCE, Stage, V5, V311, Version, run, until};
 use alloy_primitives::B256;
-use common::raw::{self, Connect, Raw};
-use common::{PATIENCE, Stage, V5, V311, Version, run, until};
 use eyre::{Result, bail, ensure, eyre};
 use flytrap_chain::bindings::IBrokerRegistry;
 use flytrap_site::{Login, token_between, unix_now};
@@ -289,7 +287,7 @@ fn a_ban_outlives_a_restart_and_holds_at_a_second_gateway_with_the_same_pseudony
         );
         let second =
             stage.site.start_gateway("second", &stage.site.wallets.other_gateway, &key).await?;
-        common::watch_log(stage.site.dir().join("second.log"));
+        crate::common::watch_log(stage.site.dir().join("second.log"));
         let address = second.listener("mqtt")?;
         assert_eq!(
             raw::attempt(V5, local(8), address, &good).await?,

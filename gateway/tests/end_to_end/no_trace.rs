@@ -1,12 +1,10 @@
 //! No log line, no metric and no octet towards the broker holds a proof or a nonce: ACCEPTANCE W18; THREATS A34.
 
-mod common;
-
+use crate::common::process::set;
+use crate::common::proofs::{METHOD, NAME, data_of, in_properties, nonce_in, one_shot};
+use crate::common::raw::{Connect, Got, Publish, Raw, auth};
+use crate::common::{FAR, PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, http, run, until};
 use alloy_primitives::B256;
-use common::process::set;
-use common::proofs::{METHOD, NAME, data_of, in_properties, nonce_in, one_shot};
-use common::raw::{Connect, Got, Publish, Raw, auth};
-use common::{FAR, PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, http, run, until};
 use eyre::{Result, bail, ensure};
 use flytrap_site::Login;
 
@@ -42,11 +40,11 @@ fn no_log_no_metric_and_no_octet_to_the_broker_holds_a_proof() -> Result<()> {
             set(table, "authentication", "single_use_tokens", true);
             set(table, "limits", "failures", 1000);
         })?;
-        let mut command = std::process::Command::new(common::process::program());
+        let mut command = std::process::Command::new(crate::common::process::program());
         command.arg("run").arg("--config").arg(&config).env("FLYTRAP_LOG", "trace");
         let child = stage.site.spawn("traced", command)?;
         let log = child.log_file().to_owned();
-        let mut gateway = common::process::Process {
+        let mut gateway = crate::common::process::Process {
             child,
             config,
             state: stage.site.dir().join("traced-state"),
@@ -75,7 +73,7 @@ fn no_log_no_metric_and_no_octet_to_the_broker_holds_a_proof() -> Result<()> {
         let by_wallet = stage.wallet_token(contract, &wallets.publisher, "t-5")?;
         let by_eve = stage.wallet_token(contract, &wallets.stranger, "t-6")?;
         let mut wrong_device = device.login.clone();
-        wrong_device.password = common::device_of(4, "device")?.login.password;
+        wrong_device.password = crate::common::device_of(4, "device")?.login.password;
         for login in [
             &first,
             &second,
@@ -130,7 +128,7 @@ fn no_log_no_metric_and_no_octet_to_the_broker_holds_a_proof() -> Result<()> {
             nonce_in(&client.get().await?)
         };
         let key = &wallets.reader;
-        let nonce = asked(&mut client, common::proofs::asking("t-7").octets(V5)).await?;
+        let nonce = asked(&mut client, crate::common::proofs::asking("t-7").octets(V5)).await?;
         let answer = stage.answer(key, "t-7", nonce);
         secrets.extend([nonce.to_vec(), answer[21..].to_vec()]);
         client.send(auth(0x18, METHOD, Some(&answer))).await?;

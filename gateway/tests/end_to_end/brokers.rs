@@ -1,13 +1,11 @@
 //! Behind the gateway stands a broker that does what Mosquitto does not: aliases towards clients, no MQTT 5, octets that are no MQTT.
 
-mod common;
-
 use std::collections::HashMap;
 
-use common::fake_broker::{FakeBroker, Five};
-use common::process::{Process, set};
-use common::raw::{Connect, Got, Publish, Raw, packet, property};
-use common::{PATIENCE, Right, Stage, V5, V311, Version, http, run, until};
+use crate::common::fake_broker::{FakeBroker, Five};
+use crate::common::process::{Process, set};
+use crate::common::raw::{Connect, Got, Publish, Raw, packet, property};
+use crate::common::{PATIENCE, Right, Stage, V5, V311, Version, http, run, until};
 use eyre::{Result, bail, ensure};
 use tokio::sync::OnceCell;
 
@@ -140,10 +138,10 @@ fn what_no_broker_may_send_ends_that_session_and_never_reaches_the_client() -> R
         let mqtt = gateway.listener("mqtt").await?;
         let cases = [
             ("a second CONNACK", packet(0x20, &[0, 0])),
-            ("a SUBSCRIBE", common::raw::subscribe(V311, 1, &[("open/a", 0)])),
+            ("a SUBSCRIBE", crate::common::raw::subscribe(V311, 1, &[("open/a", 0)])),
             ("a SUBACK nobody asked for", packet(0x90, &[0, 77, 0])),
-            ("a wildcard in a name", packet(0x30, &common::raw::text("open/+"))),
-            ("QoS 3", packet(0x36, &[&common::raw::text("open/a")[..], &[0, 1]].concat())),
+            ("a wildcard in a name", packet(0x30, &crate::common::raw::text("open/+"))),
+            ("QoS 3", packet(0x36, &[&crate::common::raw::text("open/a")[..], &[0, 1]].concat())),
             ("no MQTT at all", b"\xff\xff\xff\xff\xff\xff\xff\xff".to_vec()),
         ];
         for (n, (what, octets)) in cases.into_iter().enumerate() {

@@ -1,16 +1,14 @@
 //! Wallets that are contracts (ERC-1271): ACCEPTANCE W27; THREATS A22, A28, A29, A30.
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use crate::common::process::{Process, set};
+use crate::common::proofs::{IOwnedWallet, METHOD, NAME, asking, data_of, nonce_in, one_shot};
+use crate::common::raw::{Connect, Got, Publish, attempt, auth};
+use crate::common::relay::Relay;
+use crate::common::{PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V311, Way, http, run, until};
 use alloy_primitives::Address;
-use common::process::{Process, set};
-use common::proofs::{IOwnedWallet, METHOD, NAME, asking, data_of, nonce_in, one_shot};
-use common::raw::{Connect, Got, Publish, attempt, auth};
-use common::relay::Relay;
-use common::{PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, V311, Way, http, run, until};
 use eyre::{Result, bail, ensure};
 use flytrap_policy::credential::{Challenge, encode_answer, encode_token, wallet_challenge_digest};
 use flytrap_site::{Login, unix_now};

@@ -3,12 +3,10 @@
 //! Topic `farm`, with `farm/n1` and `farm/secret` registered below it. The publisher may publish on `farm/n1` only, the reader may read
 //! `farm` and `farm/n1`. Clients are mosquitto_pub, paho and mqtt.js; the judges are a spy at the broker and the recorder before it.
 
-mod common;
-
-use common::foreign::{Foreign, Library};
-use common::raw::{Connect, Got, Publish, Raw, Will};
-use common::stock::{self, Subscriber};
-use common::{Right, Stage, V5, V311, Way, run};
+use crate::common::foreign::{Foreign, Library};
+use crate::common::raw::{Connect, Got, Publish, Raw, Will};
+use crate::common::stock::{self, Subscriber};
+use crate::common::{Right, Stage, V5, V311, Way, run};
 use eyre::{Result, bail, ensure};
 use flytrap_site::Packet;
 use serde_json::json;
@@ -131,7 +129,7 @@ fn only_the_granted_name_reaches_the_broker_whatever_the_qos_and_retain_flag() -
                     let told = refused.err.contains("Not authorized")
                         || refused.out.contains("Not authorized");
                     assert_eq!(told, way.version == V5 && qos != "0", "{payload}: {refused:?}");
-                    spy.until(common::PATIENCE, |heard| heard.payload == payload.as_bytes())
+                    spy.until(crate::common::PATIENCE, |heard| heard.payload == payload.as_bytes())
                         .await?;
                     sent += 1;
                 }
@@ -194,8 +192,10 @@ async fn library_is_refused_where_it_has_no_grant(library: Library) -> Result<()
                 0,
                 "{id}"
             );
-            spy.until(common::PATIENCE, |heard| heard.payload == format!("{id}-{qos}").as_bytes())
-                .await?;
+            spy.until(crate::common::PATIENCE, |heard| {
+                heard.payload == format!("{id}-{qos}").as_bytes()
+            })
+            .await?;
         }
         let mut reader = Foreign::start(library)?;
         reader
@@ -324,7 +324,7 @@ fn a_stranger_with_a_will_is_refused_and_the_will_never_appears() -> Result<()> 
                 };
                 assert_eq!(code, if way.version == V5 { 0x87 } else { 5 }, "{way:?}");
                 assert_eq!(reason.is_some(), way.version == V5, "{way:?}: {reason:?}");
-                assert_eq!(stranger.ended(common::PATIENCE).await?, [], "{way:?}");
+                assert_eq!(stranger.ended(crate::common::PATIENCE).await?, [], "{way:?}");
                 let connects = stage.site.recorder()?.connects();
                 ensure!(
                     !connects.iter().any(|connect| connect.client_id.ends_with(&login.client_id)),
@@ -343,7 +343,7 @@ fn a_stranger_with_a_will_is_refused_and_the_will_never_appears() -> Result<()> 
             Connect { will: Some(will), ..Connect::of(V311, &stage.publisher("honest-will")?) };
         let client: Raw = stage.session_of(Way::plain(V311), &connect).await?;
         drop(client);
-        spy.until(common::PATIENCE, |heard| heard.payload == b"an honest will").await?;
+        spy.until(crate::common::PATIENCE, |heard| heard.payload == b"an honest will").await?;
         ensure!(
             !spy.heard().iter().any(|heard| heard.payload == b"my last will"),
             "the will of a stranger fired"

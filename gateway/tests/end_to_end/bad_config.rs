@@ -1,14 +1,12 @@
 //! What is wrong with a configuration ends the start with a message that names the line, what was found and what to do.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::process::{self, set};
-use common::{PATIENCE, Stage, http, run, until};
+use crate::common::process::{self, set};
+use crate::common::{PATIENCE, Stage, http, run, until};
 use eyre::{Result, ensure, eyre};
 use serde_json::json;
 use tokio::sync::OnceCell;

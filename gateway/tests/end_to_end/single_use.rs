@@ -1,10 +1,8 @@
 //! Tokens that count once: ACCEPTANCE W21; THREATS A01, A02.
 
-mod common;
-
-use common::proofs::{METHOD, data_of, in_properties, one_shot};
-use common::raw::{Connect, Got, auth};
-use common::{FAR, PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, Way, run};
+use crate::common::proofs::{METHOD, data_of, in_properties, one_shot};
+use crate::common::raw::{Connect, Got, auth};
+use crate::common::{FAR, PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, Way, run};
 use eyre::{Result, ensure};
 use tokio::task::JoinSet;
 

@@ -3,15 +3,13 @@
 //! The addresses are relays before one Mosquitto, which stand for the nodes of a cluster. A relay that is held is a node that takes
 //! connections and says nothing; a listener whose queue is full is one that is not reached at all.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::process::{Process, set};
-use common::raw::{Connect, Publish, Raw, Will};
-use common::relay::Relay;
-use common::{PATIENCE, Stage, V5, V311, Version, http, run, until};
+use crate::common::process::{Process, set};
+use crate::common::raw::{Connect, Publish, Raw, Will};
+use crate::common::relay::Relay;
+use crate::common::{PATIENCE, Stage, V5, V311, Version, http, run, until};
 use eyre::{Result, ensure};
 use flytrap_site::Recorder;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};

@@ -1,9 +1,9 @@
 //! ACCEPTANCE W1 to W8, W10: single packets of an open session, octet by octet, judged at the broker's socket.
 
-mod common;
-
-use common::raw::{Connect, Got, Publish, acknowledge, property, subscribe, text, unsubscribe};
-use common::{EVERY_VERSION, PATIENCE, Right, Stage, V5, V311, Way, refused_filter, run};
+use crate::common::raw::{
+    Connect, Got, Publish, acknowledge, property, subscribe, text, unsubscribe,
+};
+use crate::common::{EVERY_VERSION, PATIENCE, Right, Stage, V5, V311, Way, refused_filter, run};
 use eyre::{Result, bail, ensure};
 use flytrap_site::Packet;
 use tokio::sync::OnceCell;

@@ -1,0 +1,33 @@
+//! What users see: every test starts a whole site (node, contracts, broker, gateway) and looks at it from outside, one file per subject.
+//!
+//! It is one program since each program would link everything once more; `script/test` runs each subject in a process of its own, so that
+//! a site ends with its subject.
+
+mod common;
+
+mod bad_config;
+mod brokers;
+mod challenge;
+mod connecting;
+mod contract_wallets;
+mod direct_vs_gateway;
+mod faults;
+mod limits;
+mod makers;
+mod no_rpc_on_path;
+mod no_trace;
+mod packets;
+mod presenting;
+mod proxy_protocol;
+mod reauthentication;
+mod reload;
+mod revocation;
+mod single_use;
+mod terms;
+mod transports;
+mod upstreams;
+mod us10_sensors;
+mod us3_restrict;
+mod us4_purchase;
+mod us8_failures;
+mod websocket;
