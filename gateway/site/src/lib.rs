@@ -226,6 +226,15 @@ impl Site {
         Gateway::start(&self.ground, &program, name, &table).await
     }
 
+    /// Starts one more broker, of another maker than the site's, for a gateway of its own. It ends when dropped.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub async fn start_broker(&self, kind: BrokerKind) -> Result<Broker> {
+        let options = BrokerOptions { kind, ..BrokerOptions::default() };
+        Broker::start(&self.ground, &self.root, &options, &self.identity).await
+    }
+
     /// The recorder between gateway and broker.
     ///
     /// # Errors

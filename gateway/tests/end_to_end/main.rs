@@ -29,5 +29,6 @@ mod upstreams;
 mod us10_sensors;
 mod us3_restrict;
 mod us4_purchase;
+mod us7_makers;
 mod us8_failures;
 mod websocket;
