@@ -12,7 +12,6 @@ pub mod http;
 pub mod onchain;
 pub mod process;
 pub mod proofs;
-pub mod raw;
 pub mod relay;
 pub mod stock;
 pub mod websocket;
@@ -28,6 +27,7 @@ use flytrap_site::{Device, Login, Packet, Seen, Site, SiteOptions};
 use tokio::runtime::Runtime;
 
 pub use flytrap_mqtt::Version::{self, V5, V31, V311};
+pub use flytrap_site::raw;
 pub use flytrap_policy::{Offer, OfferMode, Right, Traits};
 
 /// All that MQTT has been.
