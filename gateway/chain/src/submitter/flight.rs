@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Alarm, Submitter,
-    intents::{Attempt, Flight, Landed},
+    intents::{Attempt, Flight, Landed, Queue},
     run::{Hitch, Step},
     unix_now,
 };
@@ -101,7 +101,8 @@ impl Submitter {
             "nonce {nonce} was used by a transaction that this gateway has not sent: give each process a key of its own"
         );
         self.health().board.raise(Alarm::KeyUsedElsewhere, detail);
-        self.with(super::intents::Queue::give_up).await?;
+        self.with(Queue::give_up).await?;
+        self.health().failed.fetch_add(1, Relaxed);
         let share = RandomState::new().hash_one(nonce) % 1024;
         let share = f64::from(u32::try_from(share).unwrap_or_default()) / 1024.0;
         Ok(Step::Wait(self.config.interval.mul_f64(share)))
@@ -143,6 +144,11 @@ impl Submitter {
                 let detail = Hitch::Contested { nonce: flight.nonce }.to_string();
                 self.health().board.raise(Alarm::KeyUsedElsewhere, detail);
                 Ok(true)
+            }
+            // Some nodes take nothing that the next block could not: it is offered again until they do, or until it pays more.
+            Err(error) if error.says(&["lessthanblockbasefee", "feetoolow"]) => {
+                self.health().board.raise(Alarm::FeeAboveLimit, error.to_string());
+                Ok(false)
             }
             Err(error) if error.says(&["insufficientfunds", "insufficientbalance"]) => {
                 Err(Hitch::Insufficient(error))
@@ -186,7 +192,7 @@ impl Submitter {
         self.with(move |queue| queue.spend(tx, gas, wei, unix_now())).await?;
         if let Err(failed) = receipt.done() {
             // It waits again; the next estimate says what is wrong.
-            self.with(super::intents::Queue::give_up).await?;
+            self.with(Queue::give_up).await?;
             self.health().failed.fetch_add(1, Relaxed);
             self.blame(&flight.sequences).await?;
             return Err(failed.into());
@@ -195,8 +201,8 @@ impl Submitter {
         let raw = raw.map(|attempt| attempt.raw.clone()).unwrap_or_default();
         let landed = Landed { nonce: flight.nonce, raw, hash: tx, height, block };
         self.with(move |queue| queue.land(landed)).await?;
-        self.health().confirmed.fetch_add(1, Relaxed);
         self.health().board.clear_passing();
+        self.health().confirmed.fetch_add(1, Relaxed);
         self.most = usize::MAX;
         info!(%tx, height, gas, %wei, "transaction confirmed");
         Ok(Some(Step::Wait(Duration::ZERO)))

@@ -56,7 +56,7 @@ numbers! {
     confirmed;
     /// Replacements by dearer transactions.
     replaced;
-    /// Transactions that failed in a block, or were refused before.
+    /// Transactions that failed in a block, were refused before, or were given up for another of the same nonce.
     failed;
     /// Happenings of alerts that found no place.
     dropped;

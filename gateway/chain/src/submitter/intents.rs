@@ -280,9 +280,17 @@ impl Queue {
             let oldest = self.waiting.iter().find(|(sequence, intent)| {
                 matches!(intent, Intent::Alerts(_)) && !self.is_flying(**sequence)
             });
-            let Some((&sequence, Intent::Alerts(lost))) = oldest else { break };
+            let Some((&sequence, Intent::Alerts(oldest))) = oldest else { break };
+            let excess = self.alerts() + alerts - self.limits.alerts;
+            let (lost, kept) = oldest.split_at(excess.min(oldest.len()));
             self.losses.dropped += lost.iter().map(|alert| u64::from(alert.count)).sum::<u64>();
-            self.forget(sequence)?;
+            if kept.is_empty() {
+                self.forget(sequence)?;
+            } else {
+                let stored = Stored { sequence, intent: Intent::Alerts(kept.to_vec()) };
+                write(&self.intent(sequence), &stored)?;
+                self.waiting.insert(sequence, stored.intent);
+            }
         }
         Ok(())
     }

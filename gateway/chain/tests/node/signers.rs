@@ -222,9 +222,6 @@ async fn a_wrong_answer_of_a_signer_is_refused_told_and_never_sent() {
     let state = tempfile::tempdir().unwrap();
     let (harness, signer) = Harness::tcp(Manner::Keyless).await;
     let signer = Signer::Remote(signer);
-    let submitting = Submitting::start(&site, config(&site, state.path()), signer);
-    submitting.ban(1, end).await;
-    let health = submitting.handle.health();
     let mut cases = 0;
     for (manner, alarm, words) in [
         (Manner::Keyless, Alarm::SignerWrong, "holds no key for"),
@@ -237,16 +234,24 @@ async fn a_wrong_answer_of_a_signer_is_refused_told_and_never_sent() {
         (Manner::Unwilling, Alarm::SignerAway, "locked"),
     ] {
         harness.behave(manner);
-        let told = || health.alarms().iter().any(|(on, text)| *on == alarm && text.contains(words));
-        crate::site::until(words, told).await;
+        let submitting = Submitting::start(&site, config(&site, state.path()), signer.clone());
+        if cases == 0 {
+            submitting.ban(1, end).await;
+        }
+        let told = submitting.alarmed(alarm).await;
+        assert!(told.contains(words), "{manner:?}: {told}");
+        let health = submitting.handle.health();
         assert_eq!((health.sent(), health.queued_bans()), (0, 1), "{manner:?}");
+        submitting.kill().await;
         cases += 1;
     }
     assert_eq!(cases, 8);
     assert!(harness.signed() >= 5);
     assert_eq!(nonce(&site, gateway().address()).await, U256::ZERO);
     harness.behave(Manner::Honest);
+    let submitting = Submitting::start(&site, config(&site, state.path()), signer);
     submitting.drained().await;
+    let health = submitting.handle.health();
     assert_eq!((banned(&site).await, health.alarms()), (vec![1], vec![]));
 }
 

@@ -100,6 +100,7 @@ impl Submitting {
         self.handle.submit(Intent::Bans(vec![ban(number, end)])).await.unwrap();
     }
 
+    /// Waits until nothing waits any more, and that is told.
     pub(crate) async fn drained(&self) {
         let health = self.handle.health();
         let deadline = std::time::Instant::now() + PATIENCE;
@@ -107,6 +108,8 @@ impl Submitting {
             assert!(std::time::Instant::now() < deadline, "queue kept: {:?}", health.alarms());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // What was under way is counted, and alarms that are over end, a moment after the files are gone.
+        until("the account of it", || health.sent() <= health.confirmed() + health.failed()).await;
     }
 
     /// Waits until it is alarmed, and returns what it says.
