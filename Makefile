@@ -43,6 +43,11 @@ e2e: setup ## end to end: real node, real broker, clients that others wrote; BRO
 	@$(if $(BROKER),script/setup brokers $(BROKER),true)
 	@BROKER="$(BROKER)" script/test $(if $(BROKER),brokers,end-to-end)
 
+kill-loop: setup ## kill a gateway under load N times (200), judge from the chain what became of what it had stored; SEED=
+	@script/step "building" cargo test --locked --package flytrap-gateway --test end_to_end --no-run
+	@KILLS=$(or $(N),200) $(if $(SEED),SEED=$(SEED)) cargo test --locked --quiet --package flytrap-gateway --test end_to_end -- --ignored --exact --nocapture \
+		kill_loop::killed_as_often_as_asked_it_puts_what_it_had_stored_on_chain_exactly_once
+
 lint: rust node_modules/.ready dotenv .venv-slither/.ready ## formats, warnings, generated interfaces, requirements
 	@script/lint
 
@@ -112,4 +117,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path shadow attack revocations container build abi format deploy clean rust dotenv
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path shadow attack revocations container build abi format deploy clean rust dotenv kill-loop

@@ -6,7 +6,7 @@ use std::path::Path;
 use flytrap_chain::wallet::Contracts;
 use flytrap_chain::{Deployment, WalletError};
 
-use crate::config::{BrokerCredentials, Config, Problems, Recording};
+use crate::config::{BrokerCredentials, Config, GatewayKey, Problems, Recording};
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,14 +104,17 @@ fn describe(config: &Config) -> Vec<Finding> {
         if wallets { "taken" } else { "not taken" },
         if once { "once" } else { "until their end" }
     )));
-    findings.push(match &config.recording {
-        Recording::Off => ok("recording is off: no bans and alerts on chain"),
-        Recording::On(key) => ok(format!("gateway key {}", key.address())),
-    });
+    findings.push(ok(match &config.recording {
+        Recording::Off => "recording is off: no bans and alerts on chain".to_owned(),
+        Recording::On(GatewayKey::Known(signer)) => format!("gateway key {}", signer.address()),
+        Recording::On(GatewayKey::AwsKms(key_id)) => format!("gateway key {key_id} at AWS KMS"),
+        Recording::On(GatewayKey::GcpKms(key)) => format!("gateway key {} at GCP KMS", key.key),
+    }));
     findings
 }
 
 async fn on_chain(config: &Config, deployment: Deployment, findings: &mut Vec<Finding>) {
+    let chain_id = deployment.chain_id;
     // Each node by itself: the first that answers must not hide that the second is on another chain.
     let mut reader = None;
     for url in &config.chain.urls {
@@ -137,7 +140,14 @@ async fn on_chain(config: &Config, deployment: Deployment, findings: &mut Vec<Fi
         Err(error) => failed(error),
     });
     let Recording::On(key) = &config.recording else { return };
-    let address = key.address();
+    let signer = match key.open().await {
+        Ok(signer) => signer,
+        Err(error) => return findings.push(wrong(format!("gateway key: {error}"))),
+    };
+    let address = signer.address();
+    if let Err(error) = signer.check(chain_id).await {
+        findings.push(wrong(format!("gateway key {address}: {error}")));
+    }
     findings.push(match contracts.is_gateway(id, address).await {
         Ok(true) => ok(format!("gateway key {address}: registered for broker {id}")),
         Ok(false) => wrong(format!("gateway key {address} is no gateway of broker {id}: let its owner run `flytrap broker set-gateway`, or correct the key")),

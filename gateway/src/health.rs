@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use flytrap_chain::{ChainHealth, SubmitterHealth};
+use flytrap_chain::{Alarm, ChainHealth, SubmitterHealth};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -122,7 +122,9 @@ impl Vitals {
                 detail: if stopping { "stopping" } else { "running" }.to_owned(),
             },
         ];
-        let alarms = self.submitter.iter().filter_map(|submitter| submitter.alarm()).collect();
+        let alarms = self.submitter.iter().flat_map(|submitter| submitter.alarms());
+        let alarms =
+            alarms.map(|(alarm, detail)| format!("{}: {detail}", alarm.sentence())).collect();
         Readiness { ready: checks.iter().all(|check| check.ok), checks, alarms }
     }
 }
@@ -279,13 +281,15 @@ impl Collector for VitalsCollector {
                     submitter.queued_alerts(),
                 ),
                 ("submitter_gas_today", "Gas used today (UTC)", submitter.gas_today()),
+                ("submitter_gwei_today", "Gwei paid today (UTC)", submitter.gwei_today()),
                 (
-                    "submitter_alarm",
-                    "1 if an operator has to see to it",
-                    submitter.alarm().is_some().into(),
+                    "submitter_balance_gwei",
+                    "Gwei in the wallet before the newest transaction",
+                    submitter.balance_gwei(),
                 ),
             ],
         )?;
+        per_alarm(&mut encoder, submitter)?;
         counters(
             &mut encoder,
             &[
@@ -307,9 +311,45 @@ impl Collector for VitalsCollector {
                     "Bans that ended before they got on chain",
                     submitter.expired(),
                 ),
+                (
+                    "submitter_superseded",
+                    "Bans that were on chain already, by someone else",
+                    submitter.superseded(),
+                ),
+                (
+                    "submitter_set_aside",
+                    "Files that were damaged or that the contracts refuse",
+                    submitter.refused(),
+                ),
+                (
+                    "transactions_orphaned",
+                    "Confirmed transactions that were orphaned and sent again",
+                    submitter.orphaned(),
+                ),
             ],
         )
     }
+}
+
+/// Which alarms are on, and how often each went on.
+fn per_alarm(encoder: &mut DescriptorEncoder<'_>, submitter: &SubmitterHealth) -> fmt::Result {
+    let on = submitter.alarms();
+    let help = "1 if an operator has to see to it";
+    let gauge_type = ConstGauge::new(0_i64).metric_type();
+    let mut family = encoder.encode_descriptor("submitter_alarm", help, None, gauge_type)?;
+    for alarm in Alarm::ALL {
+        let gauge = ConstGauge::new(i64::from(on.iter().any(|(known, _)| *known == alarm)));
+        gauge.encode(family.encode_family(&[("alarm", alarm.word())])?)?;
+    }
+    let help = "How often each alarm went on";
+    let counter_type = ConstCounter::new(0_u64).metric_type();
+    let mut family =
+        encoder.encode_descriptor("submitter_alarms_raised", help, None, counter_type)?;
+    for alarm in Alarm::ALL {
+        let counter = ConstCounter::new(submitter.raised(alarm));
+        counter.encode(family.encode_family(&[("alarm", alarm.word())])?)?;
+    }
+    Ok(())
 }
 
 /// One gauge with the broker's address as its label.

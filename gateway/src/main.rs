@@ -1,5 +1,7 @@
 //! `flytrap-gateway`: stands in front of an MQTT broker and lets through what the contracts allow.
 
+mod key;
+
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +48,9 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Make the gateway's key, or tell its address.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Ask a running gateway whether it is ready. Ends with 0 only if it is.
     Health {
         /// `health.bind` of the gateway, as host:port or URL.
@@ -75,7 +80,14 @@ impl ConfigFile {
 }
 
 fn main() -> ExitCode {
+    // Before any key is read. Where the system refuses, the gateway runs all the same.
+    let shut = flytrap_chain::keys::shut_memory();
     tls::install_provider();
+    if let Err(error) = shut {
+        eprintln!(
+            "warning: a crash of this process may write its memory into a core file: {error}"
+        );
+    }
     match act(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
@@ -109,6 +121,7 @@ fn act(command: Command) -> eyre::Result<ExitCode> {
                 ExitCode::FAILURE
             })
         }
+        Command::Key(command) => command.act().map(|()| ExitCode::SUCCESS),
         Command::Health { address, timeout } => {
             println!("{}", health::ask(&address, Duration::from_secs(timeout))?);
             Ok(ExitCode::SUCCESS)

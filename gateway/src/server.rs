@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use flytrap_chain::signer::SignerError;
 use flytrap_chain::{
     Deployment, DeploymentError, FollowError, Follower, FollowerConfig, Submitter, SubmitterConfig,
     SubmitterError,
@@ -77,6 +78,9 @@ pub enum ServerError {
     /// The queue towards the chain.
     #[error(transparent)]
     Submitter(#[from] SubmitterError),
+    /// The key that signs, at a key management service.
+    #[error("`gateway`: {0}")]
+    Key(SignerError),
     /// The tokens that were used.
     #[error("{0}; mend it, or remove the file: every token then counts once more")]
     UsedTokens(#[from] Unwritten),
@@ -124,7 +128,7 @@ pub async fn run(
     let (mirror, writer) = Mirror::new(&config.chain, config.access);
     let follower =
         Follower::new(follower_config(&config, &deployment), move |view| writer.publish(view));
-    let chain_health = follower.health();
+    let (chain_health, sight) = (follower.health(), follower.sight());
     mirror.trust(chain_health.clone());
 
     let submitter = match &config.recording {
@@ -135,7 +139,8 @@ pub async fn run(
             None
         }
         Recording::On(key) => {
-            Some(Submitter::open(submitter_config(&config, &deployment), key.clone())?)
+            let signer = key.open().await.map_err(ServerError::Key)?;
+            Some(Submitter::open(submitter_config(&config, &deployment), signer, sight)?)
         }
     };
     let submitter_health = submitter.as_ref().map(|(_, handle)| handle.health());
@@ -479,8 +484,10 @@ fn follower_config(config: &Config, deployment: &Deployment) -> FollowerConfig {
 fn submitter_config(config: &Config, deployment: &Deployment) -> SubmitterConfig {
     SubmitterConfig {
         interval: config.audit.interval,
+        replace_after: config.audit.replace_after,
+        max_fee_wei: config.audit.max_fee_wei,
         max_gas_per_day: config.audit.max_gas_per_day,
-        confirmations: config.chain.confirmations,
+        max_wei_per_day: config.audit.max_wei_per_day,
         ..SubmitterConfig::new(
             config.chain.urls.clone(),
             deployment.clone(),

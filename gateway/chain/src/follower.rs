@@ -29,7 +29,7 @@ use url::Url;
 pub use self::error::FollowError;
 use self::error::Trouble;
 use crate::{
-    Block, Branch, Chain, ChainError, ChainHealth, Deployment, Header, Joined,
+    Block, Branch, Chain, ChainError, ChainHealth, Deployment, Header, Joined, Sight,
     bindings::{IAccessMarket, IAuditLog, IBrokerRegistry, ITopicRegistry},
     chain::Place,
     rpc::{Node, RpcError, shown},
@@ -89,6 +89,7 @@ pub struct Follower {
     config: FollowerConfig,
     publish: Box<dyn FnMut(Arc<View>) + Send + Sync>,
     health: Arc<ChainHealth>,
+    sight: Arc<Sight>,
     chain: Option<Chain>,
     /// Version and mark of the last published view, with its height and time.
     published: Option<Published>,
@@ -133,6 +134,7 @@ impl Follower {
             config,
             publish: Box::new(publish),
             health: Arc::default(),
+            sight: Arc::default(),
             chain: None,
             published: None,
             span: FIRST_SPAN,
@@ -146,6 +148,12 @@ impl Follower {
     #[must_use]
     pub fn health(&self) -> Arc<ChainHealth> {
         self.health.clone()
+    }
+
+    /// What it has seen, for the submitter to believe.
+    #[must_use]
+    pub fn sight(&self) -> Arc<Sight> {
+        self.sight.clone()
     }
 
     /// Runs until `stop`, through every fault of the nodes that can pass.
@@ -487,9 +495,11 @@ impl Follower {
         };
         let moved = last.is_none_or(|last| (last.height, last.time) != (view.height, view.time));
         self.published = Some(published);
+        let view = Arc::new(view);
+        self.sight.update(chain, self.config.confirmations, view.clone());
         if moved || !unchanged {
             self.health.published(view.height, view.time);
-            (self.publish)(Arc::new(view));
+            (self.publish)(view);
         }
         self.health.seen();
         Ok(())

@@ -1,12 +1,15 @@
 //! Private keys from files: who may read the file is checked, what was read is never shown.
 //!
-//! A key file is either a keystore (JSON, Web3 Secret Storage) with its passphrase in a file of its own, or the key itself as 64
-//! hexadecimal digits.
+//! A key file is either a keystore (JSON, Web3 Secret Storage version 3) with its passphrase in a file of its own or typed at a
+//! terminal, or the key itself as 64 hexadecimal digits.
+
+mod keystore;
+mod shut;
 
 use std::{
     fmt,
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -16,8 +19,12 @@ use alloy::{
 };
 use zeroize::Zeroizing;
 
+pub use self::shut::shut_memory;
+
 /// Most that a key or passphrase file may hold.
 const MAX_FILE_OCTETS: u64 = 64 * 1024;
+/// Shortest passphrase that a new keystore is made with.
+const LEAST_PASSPHRASE: usize = 8;
 
 /// A private key that can sign. Its memory is wiped when it goes, and it prints only its address.
 #[derive(Clone)]
@@ -45,12 +52,25 @@ pub enum KeyError {
         /// Its permissions.
         mode: u32,
     },
-    /// A keystore without a passphrase file.
-    #[error("key file {path} is a keystore, and no passphrase file is named: name one", path = .path.display())]
+    /// A keystore without a passphrase file, and no terminal to ask at.
+    #[error(
+        "keystore {path} needs its passphrase: name the file that holds it, or start this at a terminal to type it", path = .path.display()
+    )]
     NoPassphrase {
         /// The keystore.
         path: PathBuf,
     },
+    /// A passphrase that guards nothing.
+    #[error(
+        "the passphrase has {octets} octets, wanted at least {LEAST_PASSPHRASE}: choose a longer one"
+    )]
+    Weak {
+        /// Its length.
+        octets: usize,
+    },
+    /// Typed twice, and differently.
+    #[error("the two passphrases differ: nothing was written, try again")]
+    Differ,
     /// Neither a keystore nor a key.
     #[error("key file {path} holds neither a keystore (JSON) nor a key of 64 hexadecimal digits", path = .path.display())]
     NoKey {
@@ -68,8 +88,8 @@ pub enum KeyError {
 }
 
 impl Key {
-    /// Reads a key file. `passphrase` is the file with the passphrase, needed for a keystore only; line ends at its end do
-    /// not belong to it.
+    /// Reads a key file. `passphrase` is the file with the passphrase of a keystore; line ends at its end do not belong to it.
+    /// Without it the passphrase is asked for at the terminal, if there is one.
     ///
     /// # Errors
     /// [`KeyError`]; above all if others than the file's owner can read it.
@@ -77,13 +97,11 @@ impl Key {
         let path = path.as_ref();
         let text = secret(path)?;
         if text.trim_start().starts_with('{') {
-            let passphrase =
-                passphrase.ok_or_else(|| KeyError::NoPassphrase { path: path.into() })?;
-            let words = secret(passphrase)?;
-            let words = words.trim_end_matches(['\r', '\n']);
-            return PrivateKeySigner::decrypt_keystore(path, words).map(Self).map_err(|error| {
-                KeyError::Locked { path: path.into(), detail: error.to_string() }
-            });
+            let words = match passphrase {
+                Some(file) => secret_line(file)?,
+                None => asked(path)?,
+            };
+            return keystore::open(&text, path, words.as_bytes());
         }
         Self::from_hex(&text).ok_or_else(|| KeyError::NoKey { path: path.into() })
     }
@@ -107,21 +125,53 @@ impl Key {
         Self(PrivateKeySigner::random())
     }
 
+    /// Writes the key into a new keystore that only this user can read, under a passphrase from a file, or typed twice at the terminal.
+    ///
+    /// # Errors
+    /// [`KeyError`], also if the file exists: a key is never overwritten.
+    pub fn write_keystore(
+        &self,
+        path: impl AsRef<Path>,
+        passphrase: Option<&Path>,
+    ) -> Result<(), KeyError> {
+        let path = path.as_ref();
+        let words = match passphrase {
+            Some(file) => secret_line(file)?,
+            None => {
+                let (first, second) = (asked(path)?, prompt(path, "The same again: ")?);
+                if first != second {
+                    return Err(KeyError::Differ);
+                }
+                first
+            }
+        };
+        if words.len() < LEAST_PASSPHRASE {
+            return Err(KeyError::Weak { octets: words.len() });
+        }
+        let octets = Zeroizing::new(self.0.to_bytes().0);
+        let text = keystore::sealed(octets.as_slice(), words.as_bytes());
+        let text = text.map_err(|source| KeyError::File { path: path.into(), source })?;
+        write_new(path, text.as_bytes())
+    }
+
+    /// A key of 64 hexadecimal digits typed at the terminal.
+    ///
+    /// # Errors
+    /// [`KeyError`] if there is no terminal, or what was typed is no key.
+    pub fn ask() -> Result<Self, KeyError> {
+        let path = Path::new("(typed)");
+        let digits = prompt(path, "Private key, 64 hexadecimal digits (not shown): ")?;
+        Self::from_hex(&digits).ok_or_else(|| KeyError::NoKey { path: path.into() })
+    }
+
     /// Writes the key as hexadecimal digits to a new file that only this user can read.
     ///
     /// # Errors
     /// [`KeyError::File`], also if the file exists: a key is never overwritten.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), KeyError> {
-        let path = path.as_ref();
-        let failed = |source| KeyError::File { path: path.into(), source };
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path).map_err(failed)?;
         let octets = Zeroizing::new(self.0.to_bytes().0);
         let digits = Zeroizing::new(alloy::hex::encode(octets.as_slice()));
-        file.write_all(digits.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+        write_new(path.as_ref(), digits.as_bytes())
     }
 
     /// Address of the key.
@@ -170,6 +220,38 @@ fn secret(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     let mut text = Zeroizing::new(String::with_capacity(4096));
     file.take(MAX_FILE_OCTETS).read_to_string(&mut text).map_err(failed)?;
     Ok(text)
+}
+
+/// Text of a file with a secret, without the line ends at its end.
+fn secret_line(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+    let mut text = secret(path)?;
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(length);
+    Ok(text)
+}
+
+fn asked(keystore: &Path) -> Result<Zeroizing<String>, KeyError> {
+    prompt(keystore, &format!("Passphrase of {} (not shown): ", keystore.display()))
+}
+
+/// What is typed at the terminal, without an echo. Where nobody sits, nobody is waited for.
+fn prompt(path: &Path, words: &str) -> Result<Zeroizing<String>, KeyError> {
+    if !io::stdin().is_terminal() {
+        return Err(KeyError::NoPassphrase { path: path.into() });
+    }
+    let typed = rpassword::prompt_password(words);
+    typed.map(Zeroizing::new).map_err(|source| KeyError::File { path: path.into(), source })
+}
+
+/// Writes a file that only its owner can read, and that was not there.
+fn write_new(path: &Path, octets: &[u8]) -> Result<(), KeyError> {
+    let failed = |source| KeyError::File { path: path.into(), source };
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(failed)?;
+    file.write_all(octets).and_then(|()| file.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]
@@ -226,9 +308,8 @@ mod tests {
     }
 
     #[test]
-    fn a_keystore_needs_its_passphrase_file() {
+    fn a_damaged_keystore_and_an_open_passphrase_file_are_refused() {
         let (_dir, path) = written("{\"version\":3}", 0o600);
-        assert!(matches!(Key::read(&path, None), Err(KeyError::NoPassphrase { .. })));
         let (_dir2, passphrase) = written("secret\n", 0o600);
         assert!(matches!(Key::read(&path, Some(&passphrase)), Err(KeyError::Locked { .. })));
         let (_dir3, exposed) = written("secret\n", 0o644);
@@ -252,6 +333,42 @@ mod tests {
         let key = Key::read(&path, Some(&right)).unwrap();
         assert_eq!(key.address(), Key::from_hex(digits).unwrap().address());
         assert!(matches!(Key::read(&path, Some(&wrong)), Err(KeyError::Locked { .. })));
+    }
+
+    #[test]
+    fn a_new_keystore_is_private_opens_with_its_passphrase_and_is_never_overwritten() {
+        let (dir, words) = written("correct horse\n", 0o600);
+        let (_dir2, wrong) = written("correct house\n", 0o600);
+        let path = dir.path().join("keystore.json");
+        let key = Key::random();
+        key.write_keystore(&path, Some(&words)).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(Key::read(&path, Some(&words)).unwrap().address(), key.address());
+        assert!(matches!(Key::read(&path, Some(&wrong)), Err(KeyError::Locked { .. })));
+        let again = Key::random().write_keystore(&path, Some(&words));
+        assert!(matches!(again, Err(KeyError::File { .. })), "{again:?}");
+        assert_eq!(Key::read(&path, Some(&words)).unwrap().address(), key.address());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let digits = alloy::hex::encode(key.signer().to_bytes());
+        assert!(
+            text.contains("\"version\":3") && !text.contains(&digits) && !text.contains("horse")
+        );
+    }
+
+    #[test]
+    fn a_short_passphrase_is_refused_and_nothing_is_written() {
+        for (words, taken) in [("1234567", false), ("12345678", true)] {
+            let (dir, file) = written(words, 0o600);
+            let path = dir.path().join("keystore.json");
+            let made = Key::random().write_keystore(&path, Some(&file));
+            match made {
+                Ok(()) => assert!(taken),
+                Err(KeyError::Weak { octets: 7 }) => assert!(!taken),
+                Err(other) => panic!("{other}"),
+            }
+            assert_eq!(path.exists(), taken);
+        }
     }
 
     #[test]

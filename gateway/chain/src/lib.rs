@@ -20,6 +20,8 @@ pub mod history;
 pub mod keys;
 pub mod revert;
 mod rpc;
+mod sight;
+pub mod signer;
 mod submitter;
 mod transact;
 pub mod wallet;
@@ -31,8 +33,10 @@ pub use deployment::{Deployment, DeploymentError};
 pub use follower::{FollowError, Follower, FollowerConfig};
 pub use health::ChainHealth;
 pub use rpc::{Rpc, RpcError};
+pub use sight::Sight;
+pub use signer::Signer;
 pub use submitter::{
-    AlertRecord, Ban, BanSubject, Intent, IntentId, SubmitError, Submitter, SubmitterConfig,
+    Alarm, AlertRecord, Ban, BanSubject, Intent, IntentId, SubmitError, Submitter, SubmitterConfig,
     SubmitterError, SubmitterHandle, SubmitterHealth,
 };
 pub use transact::{Done, TransactError};

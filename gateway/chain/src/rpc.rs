@@ -243,6 +243,17 @@ impl Node {
         Ok(Self { shown, line, counts, bounds })
     }
 
+    /// Over an HTTP client that is already there.
+    pub(crate) fn over(
+        client: reqwest::Client,
+        url: Url,
+        counts: Arc<RequestCounts>,
+        bounds: Bounds,
+    ) -> Self {
+        let shown = shown(&url);
+        Self { shown, line: Line::Http { client, url, next_id: AtomicU64::new(1) }, counts, bounds }
+    }
+
     /// One request under the deadline.
     pub(crate) async fn call<R: DeserializeOwned + fmt::Debug + Send + Sync + Unpin + 'static>(
         &self,

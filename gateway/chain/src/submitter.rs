@@ -4,7 +4,14 @@
 //! is `confirmations` deep. A transaction is in a file, signed, before it is first sent, so that after a crash the same octets
 //! are sent again rather than a second transaction; all that ever replaces it has the same nonce. One task owns the nonce, one
 //! process the directory.
+//!
+//! A transaction counts as confirmed once its block is the follower's own and settled ([`Sight`]), and is remembered beyond that, so that
+//! a reorganisation deeper than `confirmations` makes it be sent again. Every condition that keeps things from getting on chain is
+//! an [`Alarm`].
 
+mod alarm;
+mod files;
+mod flight;
 mod health;
 mod intents;
 mod run;
@@ -23,7 +30,7 @@ use tokio::sync::Notify;
 use url::Url;
 
 use self::intents::Queue;
-pub use self::{health::SubmitterHealth, run::Submitter};
+pub use self::{alarm::Alarm, health::SubmitterHealth, run::Submitter};
 use crate::{
     Deployment,
     bindings::{IAuditLog, IBrokerRegistry},
@@ -118,22 +125,22 @@ pub struct SubmitterConfig {
     pub directory: PathBuf,
     /// Least time between two transactions.
     pub interval: Duration,
-    /// How many blocks deep a transaction must be before what it carried is forgotten.
-    pub confirmations: u64,
     /// A transaction that is in no block for so long is replaced by a dearer one.
     pub replace_after: Duration,
     /// Most wei per gas.
     pub max_fee_wei: u128,
-    /// Most gas in 24 hours.
+    /// Most gas in a day (UTC).
     pub max_gas_per_day: u64,
+    /// Most wei in a day (UTC).
+    pub max_wei_per_day: U256,
     /// Most bans that wait; more are refused.
     pub max_bans: usize,
-    /// Most alerts that wait; of more the oldest are dropped, and counted.
+    /// Most different alerts that wait; of more the oldest are dropped, and counted.
     pub max_alerts: usize,
 }
 
 impl SubmitterConfig {
-    /// Defaults: a transaction in ten seconds at most, 100 gwei, 20 million gas a day.
+    /// Defaults: a transaction in ten seconds at most, 100 gwei, 20 million gas and an ether a day.
     #[must_use]
     pub fn new(
         urls: Vec<Url>,
@@ -147,10 +154,10 @@ impl SubmitterConfig {
             broker_id,
             directory,
             interval: Duration::from_secs(10),
-            confirmations: 0,
             replace_after: Duration::from_secs(60),
             max_fee_wei: 100_000_000_000,
             max_gas_per_day: 20_000_000,
+            max_wei_per_day: U256::from(10_u64.pow(18)),
             max_bans: 4096,
             max_alerts: 16_384,
         }
@@ -195,10 +202,10 @@ pub enum SubmitterError {
         /// The directory.
         path: PathBuf,
     },
-    /// The transaction under way cannot be read.
+    /// What was under way cannot be read.
     #[error(
-        "{path} is damaged ({source}), and with it the transaction that may be on its way: look the key's last transaction up, \
-         then remove the file; if it did not carry what waits in `intents/`, that is sent again", path = .path.display()
+        "{path} is damaged ({source}), and with it what was under way: look the key's last transaction up, then remove the file; \
+         what waits in `intents/` is then sent again, so remove there what that transaction carried", path = .path.display()
     )]
     Flight {
         /// The file.
@@ -228,10 +235,16 @@ impl SubmitterHandle {
     /// # Errors
     /// [`SubmitError`] if it was not taken; the caller keeps it.
     pub async fn submit(&self, intent: Intent) -> Result<Vec<IntentId>, SubmitError> {
-        let ids =
-            self.with(move |queue| queue.push(intent)).await.ok_or(SubmitError::Stopped)??;
-        self.wake.notify_one();
-        Ok(ids)
+        let pushed = self.with(move |queue| queue.push(intent)).await;
+        let pushed = pushed.ok_or(SubmitError::Stopped)?;
+        match &pushed {
+            Ok(_) => self.wake.notify_one(),
+            Err(full @ SubmitError::Full { .. }) => {
+                self.health.board.raise(Alarm::QueueFull, full.to_string());
+            }
+            Err(disk) => self.health.board.raise(Alarm::Disk, disk.to_string()),
+        }
+        pushed
     }
 
     /// How it is doing.
@@ -256,8 +269,16 @@ impl SubmitterHandle {
     }
 }
 
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    since_1970().as_secs()
+}
+
+fn unix_now_ms() -> u64 {
+    u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Ban {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope},
-    eips::Encodable2718,
     primitives::{Address, B256, Bytes, Signature, TxKind, U64, U128, U256},
     rpc::types::Log,
 };
@@ -183,39 +182,38 @@ pub(crate) async fn fees(rpc: &Rpc, limit: Option<u128>) -> Result<Fees, Transac
     Ok(Fees { max_fee, priority: priority.min(max_fee) })
 }
 
-/// The next nonce of a wallet, transactions that wait for a block included.
+/// The next nonce of a wallet as of a block: `latest`, `pending` (what waits for a block included), or its height.
 pub(crate) async fn nonce(rpc: &Rpc, wallet: Address, block: &str) -> Result<u64, RpcError> {
     let nonce: U64 = rpc.call("eth_getTransactionCount", json!([wallet, block])).await?;
     Ok(nonce.to())
 }
 
-/// Fails if the wallet cannot pay for the draft.
+/// What the wallet has; fails if that does not pay for the draft.
 pub(crate) async fn afford(
     rpc: &Rpc,
     wallet: Address,
     draft: &Draft,
     gas: u64,
     fees: Fees,
-) -> Result<(), TransactError> {
+) -> Result<U256, TransactError> {
     let balance_wei: U256 = rpc.call("eth_getBalance", json!([wallet, "latest"])).await?;
     let fee = U256::from(gas).saturating_mul(U256::from(fees.max_fee));
     let wanted_wei = draft.value.saturating_add(fee);
     if balance_wei < wanted_wei {
         return Err(TransactError::Poor { wallet, balance_wei, wanted_wei });
     }
-    Ok(())
+    Ok(balance_wei)
 }
 
-/// The signed transaction as it is sent, and its hash.
-pub(crate) fn sign(
-    key: &Key,
+/// The draft as a transaction that is ready to be signed.
+pub(crate) fn unsigned(
     chain_id: u64,
     nonce: u64,
     gas_limit: u64,
     fees: Fees,
     draft: &Draft,
-) -> (Bytes, B256) {
-    let tx = TxEip1559 {
+) -> TxEip1559 {
+    TxEip1559 {
         chain_id,
         nonce,
         gas_limit,
@@ -225,12 +223,14 @@ pub(crate) fn sign(
         value: draft.value,
         input: draft.data.clone(),
         ..TxEip1559::default()
-    };
+    }
+}
+
+/// The transaction with the signature of a key.
+pub(crate) fn sign(key: &Key, tx: TxEip1559) -> TxEnvelope {
     let octets = key.sign(&tx.signature_hash());
     let signature = Signature::from_raw_array(&octets).expect("just made by signing");
-    let envelope = TxEnvelope::from(tx.into_signed(signature));
-    let hash = *envelope.tx_hash();
-    (envelope.encoded_2718().into(), hash)
+    tx.into_signed(signature).into()
 }
 
 /// Hands a signed transaction to a node. One that the node has already is as good as sent.
@@ -244,6 +244,13 @@ pub(crate) async fn send(rpc: &Rpc, raw: &Bytes) -> Result<(), RpcError> {
     }
 }
 
+/// Does the node have the transaction, in a block or waiting for one?
+pub(crate) async fn is_known(rpc: &Rpc, tx: B256) -> Result<bool, RpcError> {
+    let found: Option<serde::de::IgnoredAny> =
+        rpc.call("eth_getTransactionByHash", json!([tx])).await?;
+    Ok(found.is_some())
+}
+
 /// The receipt, if the transaction is in a block.
 pub(crate) async fn receipt(rpc: &Rpc, tx: B256) -> Result<Option<Receipt>, RpcError> {
     let receipt: Option<Receipt> = rpc.call("eth_getTransactionReceipt", json!([tx])).await?;
@@ -251,18 +258,24 @@ pub(crate) async fn receipt(rpc: &Rpc, tx: B256) -> Result<Option<Receipt>, RpcE
 }
 
 impl Receipt {
+    /// What it cost besides its value.
+    pub(crate) fn fee_wei(&self) -> U256 {
+        U256::from(self.gas_used).saturating_mul(U256::from(self.effective_gas_price))
+    }
+
     /// What became of the transaction.
     pub(crate) fn done(self) -> Result<Done, TransactError> {
         let height = self.block_number.unwrap_or_default().to();
         if self.status.unwrap_or_default().is_zero() {
             return Err(TransactError::Failed { tx: self.transaction_hash, height });
         }
+        let fee_wei = self.fee_wei();
         Ok(Done {
             tx: self.transaction_hash,
             height,
             block: self.block_hash.unwrap_or_default(),
             gas_used: self.gas_used.to(),
-            fee_wei: U256::from(self.gas_used).saturating_mul(U256::from(self.effective_gas_price)),
+            fee_wei,
             logs: self.logs,
         })
     }

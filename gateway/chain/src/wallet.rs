@@ -17,6 +17,7 @@ pub use self::{
     },
 };
 use alloy::{
+    eips::Encodable2718,
     primitives::{Address, B256, Bytes, FixedBytes, U256, aliases::U96},
     sol_types::SolCall,
 };
@@ -209,9 +210,10 @@ impl Wallet {
             transact::afford(rpc, from, draft, gas, fees).await?;
             let nonce = transact::nonce(rpc, from, "pending").await?;
             let chain = self.contracts.deployment.chain_id;
-            let (raw, tx) = transact::sign(&self.key, chain, nonce, gas, fees, draft);
-            transact::send(rpc, &raw).await?;
-            tx
+            let unsigned = transact::unsigned(chain, nonce, gas, fees, draft);
+            let signed = transact::sign(&self.key, unsigned);
+            transact::send(rpc, &signed.encoded_2718().into()).await?;
+            *signed.tx_hash()
         };
         let deadline = Instant::now() + self.patience;
         let mut pause = Duration::from_millis(10);

@@ -6,9 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use alloy_primitives::Address;
 use flytrap_policy::{Dialect, Options};
 use serde::Deserialize;
 use toml::Spanned;
+use url::Url;
 
 use super::value::{Addresses, BrokerId, Network, NodeUrl, Span};
 use super::{Authentication, DenyAction};
@@ -212,6 +214,36 @@ pub(super) struct Gateway {
     pub(super) key_file: Option<Spanned<PathBuf>>,
     pub(super) keystore: Option<Spanned<PathBuf>>,
     pub(super) passphrase_file: Option<Spanned<PathBuf>>,
+    pub(super) remote_signer: Option<Spanned<RemoteSigner>>,
+    pub(super) aws_kms: Option<Spanned<AwsKms>>,
+    pub(super) gcp_kms: Option<Spanned<GcpKms>>,
+}
+
+/// A signer that is asked by JSON-RPC.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoteSigner {
+    pub(super) url: Spanned<Url>,
+    pub(super) address: Address,
+    pub(super) ca: Option<Spanned<PathBuf>>,
+}
+
+/// A key at AWS KMS.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AwsKms {
+    pub(super) key_id: String,
+}
+
+/// A key version at Google Cloud KMS.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GcpKms {
+    pub(super) project: String,
+    pub(super) location: String,
+    pub(super) key_ring: String,
+    pub(super) key: String,
+    pub(super) version: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -260,6 +292,9 @@ pub(super) struct Audit {
     pub(super) interval: Span,
     pub(super) pseudonym_key_file: Option<Spanned<PathBuf>>,
     pub(super) max_gas_per_day: u64,
+    pub(super) max_gwei_per_day: u64,
+    pub(super) max_fee_gwei: Spanned<u64>,
+    pub(super) replace_after: Span,
 }
 
 impl Default for Audit {
@@ -268,6 +303,9 @@ impl Default for Audit {
             interval: Span(Duration::from_secs(15)),
             pseudonym_key_file: None,
             max_gas_per_day: 50_000_000,
+            max_gwei_per_day: 1_000_000_000,
+            max_fee_gwei: Spanned::new(0..0, 100),
+            replace_after: Span(Duration::from_secs(60)),
         }
     }
 }

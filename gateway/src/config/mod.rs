@@ -8,6 +8,7 @@
 mod file;
 mod problem;
 mod read;
+mod recording;
 mod resolve;
 mod secret;
 #[cfg(test)]
@@ -20,12 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::U256;
-use flytrap_chain::keys::Key;
 use flytrap_policy::Options;
 use url::Url;
 
 pub use problem::{Problem, Problems};
 pub(crate) use read::{Readers, pseudonym_key, read};
+pub use recording::{GatewayKey, Recording};
 pub use secret::Secret;
 pub use value::HostPort;
 
@@ -182,15 +183,6 @@ pub enum BrokerCredentials {
     Client,
 }
 
-/// Whether this gateway writes to the chain.
-#[derive(Debug, Clone)]
-pub enum Recording {
-    /// It only reads. Bans stay local, refusals are only counted.
-    Off,
-    /// Bans and alerts are sent with this key.
-    On(Key),
-}
-
 /// Which proofs are accepted, beside tokens, device passwords and answers of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -235,6 +227,12 @@ pub struct AuditConfig {
     pub pseudonym_key: PseudonymKey,
     /// Gas the gateway may spend in a day.
     pub max_gas_per_day: u64,
+    /// Wei the gateway may spend in a day.
+    pub max_wei_per_day: U256,
+    /// Most wei per gas.
+    pub max_fee_wei: u128,
+    /// A transaction that is in no block for so long is replaced by a dearer one.
+    pub replace_after: Duration,
 }
 
 /// Where the pseudonym key comes from.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flytrap_chain::keys::Key;
+use alloy_primitives::U256;
 use flytrap_policy::Options;
 use toml::Spanned;
 use url::Url;
@@ -23,6 +23,8 @@ use super::{
 };
 use crate::proxy::TrustedPeers;
 use crate::tls::{self, IdentityFiles, ListenerTls, Part, TlsFiles};
+
+const GWEI: u128 = 1_000_000_000;
 
 pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Problems> {
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
@@ -52,7 +54,7 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
     if r.problems.is_empty() { Ok(config) } else { Err(Problems::new(path, r.problems)) }
 }
 
-struct Resolver<'a> {
+pub(super) struct Resolver<'a> {
     text: &'a str,
     /// Relative paths start here.
     folder: PathBuf,
@@ -60,11 +62,11 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn at(&self, path: &Path) -> PathBuf {
+    pub(super) fn at(&self, path: &Path) -> PathBuf {
         self.folder.join(path)
     }
 
-    fn problem<T>(&mut self, value: &Spanned<T>, message: impl Into<String>) {
+    pub(super) fn problem<T>(&mut self, value: &Spanned<T>, message: impl Into<String>) {
         let span = value.span();
         // A default has no place of its own.
         let place = (!span.is_empty()).then(|| place(self.text, &span));
@@ -72,7 +74,7 @@ impl Resolver<'_> {
     }
 
     /// Reads a file that `key` names.
-    fn read(
+    pub(super) fn read(
         &mut self,
         key: &str,
         path: &Spanned<PathBuf>,
@@ -359,46 +361,6 @@ impl Resolver<'_> {
         Some(text.clone())
     }
 
-    fn recording(&mut self, gateway: &Spanned<file::Gateway>) -> Option<Recording> {
-        let g = gateway.get_ref();
-        let wrong = match (g.record, &g.key_file, &g.keystore, &g.passphrase_file) {
-            (Some(file::Record::Off), None, None, None) => return Some(Recording::Off),
-            (Some(file::Record::Off), ..) => {
-                "`gateway.record` is \"off\" and yet a key is named: remove one of them"
-            }
-            (_, Some(key), None, None) => return self.key(key, None),
-            (_, None, Some(keystore), Some(passphrase)) => {
-                return self.key(keystore, Some(passphrase));
-            }
-            (_, Some(_), ..) => {
-                "`gateway` names a `key_file` and a `keystore` or passphrase: keep one kind of key"
-            }
-            (_, None, Some(_), None) => "`gateway.keystore` needs a `passphrase_file`",
-            (_, None, None, Some(_)) => "`gateway.passphrase_file` needs a `keystore`",
-            (_, None, None, None) => {
-                "`gateway` has no key: name a `key_file`, or a `keystore` and its `passphrase_file`, or say `record = \"off\"` \
-                 if bans and alerts shall not go on chain"
-            }
-        };
-        self.problem(gateway, wrong);
-        None
-    }
-
-    fn key(
-        &mut self,
-        path: &Spanned<PathBuf>,
-        passphrase: Option<&Spanned<PathBuf>>,
-    ) -> Option<Recording> {
-        let passphrase = passphrase.map(|p| self.at(p.get_ref()));
-        match Key::read(self.at(path.get_ref()), passphrase.as_deref()) {
-            Ok(key) => Some(Recording::On(key)),
-            Err(error) => {
-                self.problem(path, format!("`gateway`: {error}"));
-                None
-            }
-        }
-    }
-
     fn limits(&mut self, limits: &file::Limits) -> Limits {
         let mib = 1024 * 1024;
         Limits {
@@ -480,6 +442,15 @@ impl Resolver<'_> {
             interval: audit.interval.0,
             pseudonym_key,
             max_gas_per_day: audit.max_gas_per_day,
+            max_wei_per_day: U256::from(audit.max_gwei_per_day) * U256::from(GWEI),
+            // Beyond, the product with a transaction's gas is more ether than there is.
+            max_fee_wei: u128::from(self.within(
+                "audit.max_fee_gwei",
+                &audit.max_fee_gwei,
+                1,
+                1_000_000_000,
+            )) * GWEI,
+            replace_after: audit.replace_after.0,
         }
     }
 }

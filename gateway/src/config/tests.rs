@@ -303,16 +303,53 @@ fn recording_is_a_key_or_an_explicit_off() {
     let both = gateway("record = \"off\"\nkey_file = \"gateway.key\"");
     refused(&ground, &both, ":9:1:", &["\"off\" and yet a key"]);
     let two = gateway("key_file = \"gateway.key\"\nkeystore = \"gateway.key\"");
-    refused(&ground, &two, ":9:1:", &["keep one kind of key"]);
-    refused(
-        &ground,
-        &gateway("keystore = \"gateway.key\""),
-        ":9:1:",
-        &["needs a `passphrase_file`"],
-    );
+    refused(&ground, &two, ":9:1:", &["more than one key"]);
+    let alone = gateway("key_file = \"gateway.key\"\npassphrase_file = \"gateway.key\"");
+    refused(&ground, &alone, ":9:1:", &["needs a `keystore`"]);
     refused(&ground, &gateway("key_file = \"none\""), ":10:12:", &["none", "No such file"]);
     ground.write("open.key", KEY, 0o640);
     refused(&ground, &gateway("key_file = \"open.key\""), ":10:12:", &["0640", "chmod 600"]);
+}
+
+#[test]
+fn a_signer_elsewhere_is_named_with_its_address_where_nobody_can_listen() {
+    let ground = Ground::new();
+    let with = |url: &str| {
+        let address = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+        let signer = format!("remote_signer = {{ url = \"{url}\", address = \"{address}\" }}");
+        LEAST.replace("key_file = \"gateway.key\"", &signer)
+    };
+    for url in ["https://signer.example", "unix:/run/signer.sock", "http://127.0.0.1:9000"] {
+        let recording = ground.parse(&with(url)).unwrap().recording;
+        assert!(matches!(recording, Recording::On(GatewayKey::Known(_))), "{url}");
+    }
+    refused(&ground, &with("http://signer.example"), ":10:25:", &["no address for a signer"]);
+    let named = with("https://signer.example").replace(" }", ", ca = \"none\" }");
+    refused(&ground, &named, ":10", &["gateway.remote_signer.ca", "No such file"]);
+}
+
+#[test]
+fn a_service_that_is_not_built_in_is_said_to_be_missing() {
+    let ground = Ground::new();
+    let kms =
+        LEAST.replace("key_file = \"gateway.key\"", "aws_kms = { key_id = \"alias/gateway\" }");
+    let parsed = ground.parse(&kms);
+    if cfg!(feature = "aws-kms") {
+        assert!(matches!(parsed.unwrap().recording, Recording::On(GatewayKey::AwsKms(_))));
+    } else {
+        refused(&ground, &kms, ":10:11:", &["--features aws-kms"]);
+    }
+}
+
+#[test]
+fn the_highest_fee_is_bounded_and_counts_in_wei() {
+    let ground = Ground::new();
+    let fee = |gwei: &str| format!("{LEAST}\n[audit]\nmax_fee_gwei = {gwei}\n");
+    assert_eq!(ground.parse(&fee("3")).unwrap().audit.max_fee_wei, 3_000_000_000);
+    assert!(ground.parse(&fee("1000000000")).is_ok());
+    for wrong in ["0", "1000000001"] {
+        refused(&ground, &fee(wrong), "", &["wanted 1 to 1000000000"]);
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod connecting;
 mod contract_wallets;
 mod direct_vs_gateway;
 mod faults;
+mod keys;
+mod kill_loop;
 mod limits;
 mod makers;
 mod no_rpc_on_path;

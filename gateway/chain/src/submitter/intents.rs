@@ -1,28 +1,39 @@
 //! What waits to be put on chain, as files that survive a crash at any moment.
 //!
-//! `<directory>/lock` is held by the one process that uses the directory. `intents/<sequence>.json` is one intent,
-//! `flight.json` the signed transaction that carries some of them, `spent.json` today's gas. Each file is written beside its place,
-//! synced and renamed, so it is whole or absent. What cannot be read or is refused by the contracts moves to `refused/`: nothing is
-//! deleted that was not put on chain.
+//! `<directory>/lock` is held by the one process that uses the directory. `intents/<sequence>.json` is one intent, `flight.json` the signed
+//! transaction that carries some of them, `landed.json` those that were confirmed last, `spent.json` the day's gas and wei. Each file is
+//! written beside its place, synced and renamed, so it is whole or absent, and has a checksum. What cannot be read or is refused by the
+//! contracts moves to `refused/`: nothing is deleted that was not put on chain.
+//!
+//! Where much waits, equal alerts become one: `merge.json` says which files take the place of which, and is done again after a crash.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
-use alloy::primitives::{Address, B256, Bytes, keccak256};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use alloy::primitives::{Address, B256, Bytes, U256};
+use flytrap_policy::AlertKind;
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
 
-use super::{AlertRecord, Ban, BanSubject, Intent, IntentId, SubmitError, SubmitterError};
+use super::{
+    AlertRecord, Ban, BanSubject, Intent, IntentId, SubmitError, SubmitterError,
+    files::{read, remove, sync_directory, write},
+};
 
 /// Most bans or alerts in one transaction: the contracts' own limit.
 pub(super) const MOST_PER_TRANSACTION: usize = 64;
 /// Longest reason of a ban.
 const MAX_REASON_OCTETS: usize = 256;
+/// Most intents of alerts that wait each in a file of their own.
+const MOST_FILES: usize = 512;
+/// Most transactions that are remembered after they were confirmed.
+const MOST_LANDED: usize = 16;
 
-/// A transaction that was signed and is not yet forgotten.
+/// A transaction that was signed and is not yet confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Flight {
     /// The intents that it carries.
@@ -46,6 +57,16 @@ pub(super) struct Attempt {
     pub(super) priority: u128,
 }
 
+/// A transaction that was confirmed. Should its block be orphaned all the same, the same octets are sent again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Landed {
+    pub(super) nonce: u64,
+    pub(super) raw: Bytes,
+    pub(super) hash: B256,
+    pub(super) height: u64,
+    pub(super) block: B256,
+}
+
 /// What one transaction is to carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Batch {
@@ -60,15 +81,42 @@ pub(super) struct Limits {
     pub(super) alerts: usize,
 }
 
-/// Happenings that were lost or set aside, since the start.
+/// What did not get on chain, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Losses {
-    /// Alerts (their counts) that found no place.
+    /// Happenings (the alerts' counts) that found no place.
     pub(super) dropped: u64,
     /// Bans that had ended before they could be put on chain.
     pub(super) expired: u64,
+    /// Bans that someone else had put on chain before.
+    pub(super) superseded: u64,
     /// Files that moved to `refused/`.
     pub(super) refused: u64,
+}
+
+/// What was paid on a day, and when the last transaction took off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Spent {
+    day: u64,
+    pub(super) gas: u64,
+    pub(super) wei: U256,
+    /// The transaction that was counted last, so that it is not counted again after a crash.
+    tx: B256,
+    /// Milliseconds since 1970.
+    pub(super) took_off: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Stored {
+    sequence: u64,
+    intent: Intent,
+}
+
+/// Files that take the place of others.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Merge {
+    replaced: Vec<u64>,
+    by: Vec<Stored>,
 }
 
 /// The directory. See the module.
@@ -79,33 +127,16 @@ pub(super) struct Queue {
     next: u64,
     waiting: BTreeMap<u64, Intent>,
     flight: Option<Flight>,
+    landed: Vec<Landed>,
     spent: Spent,
     losses: Losses,
+    /// What was found damaged when it was opened, in words.
+    damaged: Vec<String>,
+    /// Durable, and not yet done in the files.
+    merge: Option<Merge>,
     /// Held until the queue is dropped.
     _lock: File,
 }
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Spent {
-    day: u64,
-    gas: u64,
-}
-
-/// Content of a file with its checksum.
-#[derive(Debug, Serialize, Deserialize)]
-struct Sealed<T> {
-    version: u32,
-    id: B256,
-    content: T,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Stored {
-    sequence: u64,
-    intent: Intent,
-}
-
-const VERSION: u32 = 1;
 
 impl Queue {
     /// Takes the directory, made if there is none, and reads what waits in it. `now` is in Unix seconds.
@@ -133,23 +164,47 @@ impl Queue {
             next: now << 20,
             waiting: BTreeMap::new(),
             flight: None,
+            landed: Vec::new(),
             spent: Spent::default(),
             losses: Losses::default(),
+            damaged: Vec::new(),
+            merge: None,
             _lock: lock,
         };
+        queue.merge = queue.read_whole("merge.json")?;
+        queue.flight = queue.read_whole("flight.json")?;
+        queue.finish_merge().map_err(failed)?;
         queue.load().map_err(failed)?;
-        let flight = queue.directory.join("flight.json");
-        if flight.exists() {
-            let content = unseal(&flight)
-                .map_err(|source| SubmitterError::Flight { path: flight.clone(), source })?;
-            queue.flight = Some(content);
-        }
-        // A budget that cannot be read was not spent by anyone we know of.
-        queue.spent = unseal(&queue.directory.join("spent.json")).unwrap_or_default();
+        queue.landed = queue.read_or_move("landed.json").map_err(failed)?;
+        queue.spent = queue.read_or_move("spent.json").map_err(failed)?;
         let flying = queue.flight.iter().flat_map(|flight| &flight.sequences).max();
         let last = queue.waiting.keys().next_back().max(flying).copied();
         queue.next = queue.next.max(last.map_or(0, |last| last + 1));
         Ok(queue)
+    }
+
+    /// What must not be guessed: without it something could be sent twice.
+    fn read_whole<T: Serialize + serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, SubmitterError> {
+        let path = self.directory.join(name);
+        read(&path).map_err(|source| SubmitterError::Flight { path, source })
+    }
+
+    /// What can be done without: told, and moved out of the way.
+    fn read_or_move<T: Serialize + serde::de::DeserializeOwned + Default>(
+        &mut self,
+        name: &str,
+    ) -> io::Result<T> {
+        let path = self.directory.join(name);
+        match read(&path) {
+            Ok(content) => Ok(content.unwrap_or_default()),
+            Err(wrong) => {
+                self.set_aside_damaged(&path, &wrong)?;
+                Ok(T::default())
+            }
+        }
     }
 
     fn load(&mut self) -> io::Result<()> {
@@ -157,17 +212,15 @@ impl Queue {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "tmp") {
                 // Written by a process that died before it had promised anything.
-                fs::remove_file(&path)?;
+                remove(&path)?;
                 continue;
             }
-            match unseal::<Stored>(&path) {
-                Ok(stored) if path == self.intent(stored.sequence) => {
+            match read::<Stored>(&path) {
+                Ok(Some(stored)) if path == self.intent(stored.sequence) => {
                     self.waiting.insert(stored.sequence, stored.intent);
                 }
-                _ => {
-                    tracing::error!(path = %path.display(), "intent cannot be read, set aside");
-                    self.set_aside_file(&path)?;
-                }
+                Ok(_) => self.set_aside_damaged(&path, &"it has another's name")?,
+                Err(wrong) => self.set_aside_damaged(&path, &wrong)?,
             }
         }
         Ok(())
@@ -175,6 +228,13 @@ impl Queue {
 
     fn intent(&self, sequence: u64) -> PathBuf {
         self.directory.join("intents").join(format!("{sequence:020}.json"))
+    }
+
+    fn set_aside_damaged(&mut self, path: &Path, wrong: &dyn std::fmt::Display) -> io::Result<()> {
+        error!(path = %path.display(), %wrong, "file cannot be read, set aside");
+        self.damaged
+            .push(format!("{} is damaged ({wrong}) and is now in `refused/`", path.display()));
+        self.set_aside_file(path)
     }
 
     fn set_aside_file(&mut self, path: &Path) -> io::Result<()> {
@@ -186,6 +246,7 @@ impl Queue {
 
     /// Keeps an intent. Once this returns, a crash does not lose it. One with more than a transaction can carry becomes several.
     pub(super) fn push(&mut self, intent: Intent) -> Result<Vec<IntentId>, SubmitError> {
+        self.finish_merge().map_err(SubmitError::Disk)?;
         let parts = parts(intent);
         let (bans, alerts) = parts.iter().fold((0, 0), |(bans, alerts), part| match part {
             Intent::Bans(more) => (bans + more.len(), alerts),
@@ -194,7 +255,9 @@ impl Queue {
         if bans > 0 && self.bans() + bans > self.limits.bans {
             return Err(SubmitError::Full { waiting: self.bans(), most: self.limits.bans });
         }
-        self.make_room(alerts).map_err(SubmitError::Disk)?;
+        if alerts > 0 {
+            self.make_room(alerts).map_err(SubmitError::Disk)?;
+        }
         let mut ids = Vec::with_capacity(parts.len());
         for part in parts {
             let sequence = self.next;
@@ -207,16 +270,79 @@ impl Queue {
         Ok(ids)
     }
 
-    /// Drops the oldest alerts that are not on their way.
+    /// Folds what waits where it is too much, and drops the oldest alerts that are not on their way where that does not help.
     fn make_room(&mut self, alerts: usize) -> io::Result<()> {
-        while alerts > 0 && self.alerts() + alerts > self.limits.alerts {
+        let files = self.waiting.values().filter(|i| matches!(i, Intent::Alerts(_))).count();
+        if self.alerts() + alerts > self.limits.alerts || files >= MOST_FILES {
+            self.fold_waiting()?;
+        }
+        while self.alerts() + alerts > self.limits.alerts {
             let oldest = self.waiting.iter().find(|(sequence, intent)| {
                 matches!(intent, Intent::Alerts(_)) && !self.is_flying(**sequence)
             });
-            let Some((&sequence, Intent::Alerts(lost))) = oldest else { break };
+            let Some((&sequence, Intent::Alerts(oldest))) = oldest else { break };
+            let excess = self.alerts() + alerts - self.limits.alerts;
+            let (lost, kept) = oldest.split_at(excess.min(oldest.len()));
             self.losses.dropped += lost.iter().map(|alert| u64::from(alert.count)).sum::<u64>();
-            self.remove(sequence)?;
+            if kept.is_empty() {
+                self.forget(sequence)?;
+            } else {
+                let stored = Stored { sequence, intent: Intent::Alerts(kept.to_vec()) };
+                write(&self.intent(sequence), &stored)?;
+                self.waiting.insert(sequence, stored.intent);
+            }
         }
+        Ok(())
+    }
+
+    /// Makes one of equal alerts that are not on their way, in as few files as hold them.
+    fn fold_waiting(&mut self) -> io::Result<()> {
+        let (mut replaced, mut folded) = (Vec::new(), Folded::default());
+        let mut before = 0;
+        for (&sequence, intent) in &self.waiting {
+            let Intent::Alerts(alerts) = intent else { continue };
+            if !self.is_flying(sequence) {
+                replaced.push(sequence);
+                before += alerts.len();
+                alerts.iter().for_each(|alert| folded.add(alert));
+            }
+        }
+        if folded.alerts.len().div_ceil(MOST_PER_TRANSACTION) >= replaced.len() {
+            return Ok(());
+        }
+        info!(before, after = folded.alerts.len(), "equal alerts that wait are folded");
+        let by = (self.next..)
+            .zip(folded.alerts.chunks(MOST_PER_TRANSACTION))
+            .map(|(sequence, part)| Stored { sequence, intent: Intent::Alerts(part.to_vec()) })
+            .collect();
+        let merge = Merge { replaced, by };
+        write(&self.directory.join("merge.json"), &merge)?;
+        // From here on it has happened, whatever becomes of the files.
+        self.next += u64::try_from(merge.by.len()).unwrap_or(u64::MAX);
+        for sequence in &merge.replaced {
+            self.waiting.remove(sequence);
+        }
+        for stored in &merge.by {
+            self.waiting.insert(stored.sequence, stored.intent.clone());
+        }
+        self.merge = Some(merge);
+        self.finish_merge()
+    }
+
+    /// Brings the files to what `merge.json` says. Nothing else is done until that has succeeded: whatever got on chain before would
+    /// be there once more when it is done again after a crash.
+    fn finish_merge(&mut self) -> io::Result<()> {
+        let Some(merge) = &self.merge else { return Ok(()) };
+        for stored in &merge.by {
+            write(&self.intent(stored.sequence), stored)?;
+        }
+        for sequence in &merge.replaced {
+            remove(&self.intent(*sequence))?;
+        }
+        sync_directory(&self.directory.join("intents"))?;
+        remove(&self.directory.join("merge.json"))?;
+        sync_directory(&self.directory)?;
+        self.merge = None;
         Ok(())
     }
 
@@ -224,11 +350,8 @@ impl Queue {
         self.flight.as_ref().is_some_and(|flight| flight.sequences.contains(&sequence))
     }
 
-    fn remove(&mut self, sequence: u64) -> io::Result<()> {
-        match fs::remove_file(self.intent(sequence)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    fn forget(&mut self, sequence: u64) -> io::Result<()> {
+        remove(&self.intent(sequence))?;
         self.waiting.remove(&sequence);
         Ok(())
     }
@@ -247,15 +370,27 @@ impl Queue {
         self.losses
     }
 
-    /// What the next transaction is to carry: bans before alerts, the oldest first, folded. `most` intents at most.
-    pub(super) fn batch(&mut self, now: u64, most: usize) -> io::Result<Option<Batch>> {
-        self.expire(now)?;
+    /// What was found damaged when it was opened.
+    pub(super) fn damaged(&self) -> &[String] {
+        &self.damaged
+    }
+
+    /// What the next transaction is to carry: bans before alerts, the oldest first, folded. `most` intents at most. `known` says of a ban
+    /// whether the chain has it already.
+    pub(super) fn batch(
+        &mut self,
+        now: u64,
+        most: usize,
+        known: impl Fn(&Ban) -> bool,
+    ) -> io::Result<Option<Batch>> {
+        self.finish_merge()?;
+        self.forget_moot(now, &known)?;
         let mut bans: BTreeMap<BanSubject, Ban> = BTreeMap::new();
         let mut sequences = Vec::new();
         for (&sequence, intent) in &self.waiting {
             let Intent::Bans(more) = intent else { continue };
             let mut folded = bans.clone();
-            for ban in more.iter().filter(|ban| ban.until > now) {
+            for ban in more.iter().filter(|ban| ban.until > now && !known(ban)) {
                 let place = folded.entry(ban.subject).or_insert_with(|| ban.clone());
                 if place.until < ban.until {
                     *place = ban.clone();
@@ -271,36 +406,43 @@ impl Queue {
             let content = Intent::Bans(bans.into_values().collect());
             return Ok(Some(Batch { sequences, content }));
         }
-        let mut alerts: Vec<AlertRecord> = Vec::new();
+        let mut alerts = Folded::default();
         for (&sequence, intent) in &self.waiting {
             let Intent::Alerts(more) = intent else { continue };
             let mut folded = alerts.clone();
-            more.iter().for_each(|alert| fold(&mut folded, alert));
-            if folded.len() > MOST_PER_TRANSACTION || sequences.len() >= most {
+            more.iter().for_each(|alert| folded.add(alert));
+            if folded.alerts.len() > MOST_PER_TRANSACTION || sequences.len() >= most {
                 break;
             }
             alerts = folded;
             sequences.push(sequence);
         }
-        let content = Intent::Alerts(alerts);
+        let content = Intent::Alerts(alerts.alerts);
         Ok((!sequences.is_empty()).then_some(Batch { sequences, content }))
     }
 
-    /// Forgets bans that have ended while they waited: the contract would refuse them, and with them their neighbours.
-    fn expire(&mut self, now: u64) -> io::Result<()> {
-        let ended: Vec<(u64, usize)> = self
-            .waiting
-            .iter()
-            .filter_map(|(sequence, intent)| match intent {
-                Intent::Bans(bans) if bans.iter().all(|ban| ban.until <= now) => {
-                    Some((*sequence, bans.len()))
+    /// Forgets bans that have ended while they waited, which the contract would refuse and with them their neighbours, and those
+    /// that are on chain already.
+    fn forget_moot(&mut self, now: u64, known: impl Fn(&Ban) -> bool) -> io::Result<()> {
+        let mut moot = Vec::new();
+        for (&sequence, intent) in &self.waiting {
+            let Intent::Bans(bans) = intent else { continue };
+            if bans.iter().all(|ban| ban.until <= now || known(ban)) {
+                moot.push((sequence, bans.clone()));
+            }
+        }
+        for (sequence, bans) in moot {
+            for ban in bans {
+                let Ban { subject, until, evidence, .. } = &ban;
+                if *until <= now {
+                    self.losses.expired += 1;
+                    warn!(?subject, until, %evidence, "ban ended before the chain could take it");
+                } else {
+                    self.losses.superseded += 1;
+                    info!(?subject, until, %evidence, "ban is on chain already, by someone else");
                 }
-                _ => None,
-            })
-            .collect();
-        for (sequence, bans) in ended {
-            self.losses.expired += u64::try_from(bans).unwrap_or(u64::MAX);
-            self.remove(sequence)?;
+            }
+            self.forget(sequence)?;
         }
         Ok(())
     }
@@ -309,28 +451,52 @@ impl Queue {
         self.flight.as_ref()
     }
 
-    /// Keeps a signed transaction before it is sent.
-    pub(super) fn take_off(&mut self, flight: Flight) -> io::Result<()> {
+    /// Keeps a signed transaction before it is sent. `now` is in milliseconds.
+    pub(super) fn take_off(&mut self, flight: Flight, now: u64) -> io::Result<()> {
+        self.spent.took_off = now;
+        write(&self.directory.join("spent.json"), &self.spent)?;
+        self.replace(flight)
+    }
+
+    /// Keeps a dearer attempt of the transaction under way before it is sent.
+    pub(super) fn replace(&mut self, flight: Flight) -> io::Result<()> {
         write(&self.directory.join("flight.json"), &flight)?;
         self.flight = Some(flight);
         Ok(())
     }
 
     /// The transaction is on chain: what it carried is done.
-    pub(super) fn land(&mut self) -> io::Result<()> {
+    pub(super) fn land(&mut self, landed: Landed) -> io::Result<()> {
         // In this order: a crash in between finds the flight again, and that it has landed.
+        if self.landed.iter().all(|known| known.hash != landed.hash) {
+            self.landed.push(landed);
+        }
+        let many = self.landed.len().saturating_sub(MOST_LANDED);
+        self.landed.drain(..many);
+        self.keep_landed()?;
         for sequence in self.flight.iter().flat_map(|f| f.sequences.clone()).collect::<Vec<_>>() {
-            self.remove(sequence)?;
+            self.forget(sequence)?;
         }
         self.give_up()
     }
 
+    fn keep_landed(&self) -> io::Result<()> {
+        write(&self.directory.join("landed.json"), &self.landed).map(drop)
+    }
+
+    pub(super) fn landed(&self) -> &[Landed] {
+        &self.landed
+    }
+
+    /// Remembers only these of the transactions that were confirmed.
+    pub(super) fn remember(&mut self, landed: Vec<Landed>) -> io::Result<()> {
+        self.landed = landed;
+        self.keep_landed()
+    }
+
     /// The transaction can no longer be mined, or failed: what it carried waits again.
     pub(super) fn give_up(&mut self) -> io::Result<()> {
-        match fs::remove_file(self.directory.join("flight.json")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&self.directory.join("flight.json"))?;
         sync_directory(&self.directory)?;
         self.flight = None;
         Ok(())
@@ -343,15 +509,30 @@ impl Queue {
         Ok(())
     }
 
-    /// Gas used on the day of `now`.
-    pub(super) const fn spent(&self, now: u64) -> u64 {
-        if self.spent.day == now / 86_400 { self.spent.gas } else { 0 }
+    /// Forgets an intent whose bans someone with more right has made.
+    pub(super) fn supersede(&mut self, sequence: u64) -> io::Result<()> {
+        self.losses.superseded += 1;
+        self.forget(sequence)
     }
 
-    pub(super) fn spend(&mut self, gas: u64, now: u64) -> io::Result<()> {
-        self.spent = Spent { day: now / 86_400, gas: self.spent(now).saturating_add(gas) };
-        write(&self.directory.join("spent.json"), &self.spent)?;
-        Ok(())
+    /// What was paid on the day of `now`.
+    pub(super) fn spent(&self, now: u64) -> Spent {
+        if self.spent.day == now / 86_400 {
+            self.spent
+        } else {
+            Spent { day: now / 86_400, gas: 0, wei: U256::ZERO, ..self.spent }
+        }
+    }
+
+    /// Counts what a transaction has cost.
+    pub(super) fn spend(&mut self, tx: B256, gas: u64, wei: U256, now: u64) -> io::Result<()> {
+        let spent = self.spent(now);
+        if spent.tx == tx {
+            return Ok(());
+        }
+        let (gas, wei) = (spent.gas.saturating_add(gas), spent.wei.saturating_add(wei));
+        self.spent = Spent { gas, wei, tx, ..spent };
+        write(&self.directory.join("spent.json"), &self.spent).map(drop)
     }
 }
 
@@ -375,54 +556,31 @@ fn cut(text: &mut String, octets: usize) {
     text.truncate(end.unwrap_or(0));
 }
 
-fn fold(alerts: &mut Vec<AlertRecord>, alert: &AlertRecord) {
-    let key = |a: &AlertRecord| (a.kind, a.wallet, a.topic_id);
-    match alerts.iter_mut().find(|known| key(known) == key(alert)) {
-        Some(known) => {
-            known.count = known.count.saturating_add(alert.count);
+/// Alerts of which no two are equal but in number and time, in the order in which they came.
+#[derive(Debug, Clone, Default)]
+struct Folded {
+    alerts: Vec<AlertRecord>,
+    places: HashMap<(AlertKind, Address, B256), usize>,
+}
+
+impl Folded {
+    fn add(&mut self, alert: &AlertRecord) {
+        let key = (alert.kind, alert.wallet, alert.topic_id);
+        if let Some(known) = self.places.get(&key).and_then(|at| self.alerts.get_mut(*at))
+            && let Some(count) = known.count.checked_add(alert.count)
+        {
+            known.count = count;
             known.first_at = known.first_at.min(alert.first_at);
             known.last_at = known.last_at.max(alert.last_at);
             if known.evidence != alert.evidence {
                 known.evidence = B256::ZERO;
             }
+            return;
         }
-        None => alerts.push(alert.clone()),
+        // New, or more than one record can count.
+        self.places.insert(key, self.alerts.len());
+        self.alerts.push(alert.clone());
     }
-}
-
-/// Writes a file so that it is whole or absent, whenever the machine stops. Returns its id.
-fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<B256> {
-    let id = keccak256(serde_json::to_vec(content)?);
-    let text = serde_json::to_vec(&Sealed { version: VERSION, id, content })?;
-    let beside = path.with_extension("tmp");
-    let written = File::create(&beside)
-        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&beside, path));
-    if let Err(error) = written {
-        // Best effort: a leftover is removed at the next start.
-        let _ = fs::remove_file(&beside);
-        return Err(error);
-    }
-    sync_directory(path.parent().unwrap_or(path))?;
-    Ok(id)
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Reads a file and checks that it is what was written.
-fn unseal<T: Serialize + DeserializeOwned>(path: &Path) -> io::Result<T> {
-    let sealed: Sealed<T> = serde_json::from_slice(&fs::read(path)?)?;
-    let id = keccak256(serde_json::to_vec(&sealed.content)?);
-    if sealed.version != VERSION || sealed.id != id {
-        let detail = format!(
-            "version {} with checksum {}, wanted version {VERSION} with {id}",
-            sealed.version, sealed.id
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidData, detail));
-    }
-    Ok(sealed.content)
 }
 
 #[cfg(test)]

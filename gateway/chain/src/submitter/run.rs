@@ -1,4 +1,4 @@
-//! The task that owns the nonce: one transaction at a time, from its signature until it is deep enough.
+//! The task that owns the nonce: what goes on chain next, and whether it may.
 
 use std::{
     io,
@@ -7,59 +7,66 @@ use std::{
 };
 
 use alloy::{
-    primitives::{B256, U64, U256},
+    primitives::{U64, U256},
     sol_types::SolCall,
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info};
 
 use super::{
-    AlertRecord, Ban, Intent, SubmitterConfig, SubmitterError, SubmitterHandle, SubmitterHealth,
+    Alarm, AlertRecord, Ban, Intent, SubmitterConfig, SubmitterError, SubmitterHandle,
+    SubmitterHealth,
+    flight::Aloft,
+    health::gwei,
     intents::{Attempt, Batch, Flight, Limits, Queue},
-    unix_now,
+    unix_now, unix_now_ms,
 };
 use crate::{
+    Sight, Signer,
     bindings::{IAuditLog, IBrokerRegistry},
-    keys::Key,
     revert::Reverted,
     rpc::{Rpc, RpcError},
-    transact::{self, Draft, Fees, Receipt, TransactError},
+    signer::SignerError,
+    transact::{self, Draft, TransactError},
 };
 
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// How often a transaction that is in no block is handed in again.
-const RESEND: Duration = Duration::from_secs(5);
 /// How far a block's time may be ahead of the clock, s.
 const BLOCK_AHEAD: u64 = 15;
-/// How often a used nonce without a receipt is looked at before the transaction is given up.
-const PATIENT_LOOKS: u32 = 20;
+/// A wallet that can pay for fewer transactions than this is told of.
+const FEW_TRANSACTIONS: u64 = 10;
+/// How often something may fail in a block, alone in its transaction, before it is set aside.
+const MOST_FAILURES: u32 = 3;
 
 /// Puts on chain what its handle is given. See the module.
 #[derive(Debug)]
 pub struct Submitter {
-    config: SubmitterConfig,
-    key: Key,
-    rpc: Rpc,
-    handle: SubmitterHandle,
+    pub(super) config: SubmitterConfig,
+    pub(super) signer: Signer,
+    pub(super) rpc: Rpc,
+    pub(super) sight: Arc<Sight>,
+    pub(super) handle: SubmitterHandle,
     /// When the last transaction took off.
     last: Option<Instant>,
-    /// The newest attempt of the transaction under way, and since when it has waited for a block.
-    aloft: Option<(B256, Instant)>,
+    pub(super) aloft: Aloft,
     /// Intents that the next transaction carries at most: one, after several together were refused.
-    most: usize,
+    pub(super) most: usize,
+    /// The intent that failed alone in its transaction last, and how often.
+    failed_alone: Option<(u64, u32)>,
 }
 
 impl Submitter {
-    /// Takes the directory and what waits in it.
+    /// Takes the directory and what waits in it. `sight` is the follower's, of the same chain.
     ///
     /// # Errors
     /// [`SubmitterError`].
     pub fn open(
         config: SubmitterConfig,
-        key: Key,
+        signer: impl Into<Signer>,
+        sight: Arc<Sight>,
     ) -> Result<(Self, SubmitterHandle), SubmitterError> {
         if config.urls.is_empty() {
             return Err(SubmitterError::NoUrl);
@@ -68,18 +75,26 @@ impl Submitter {
         let queue = Queue::open(&config.directory, limits, unix_now())?;
         let health = Arc::new(SubmitterHealth::default());
         health.update(&queue, unix_now());
+        if !queue.damaged().is_empty() {
+            health.board.raise(Alarm::Damaged, queue.damaged().join("; "));
+        }
         let rpc = Rpc::counted(config.urls.clone(), health.requests.clone());
+        // A process that ends and starts again and again sends no more than one that runs on.
+        let ago = unix_now_ms().checked_sub(queue.spent(unix_now()).took_off);
+        let last = ago.and_then(|ago| Instant::now().checked_sub(Duration::from_millis(ago)));
         let handle =
             SubmitterHandle { queue: Arc::new(StdMutex::new(queue)), wake: Arc::default(), health };
         Ok((
             Self {
                 config,
-                key,
+                signer: signer.into(),
                 rpc,
+                sight,
                 handle: handle.clone(),
-                last: None,
-                aloft: None,
+                last,
+                aloft: Aloft::default(),
                 most: usize::MAX,
+                failed_alone: None,
             },
             handle,
         ))
@@ -96,8 +111,8 @@ impl Submitter {
             match self.step().await {
                 Ok(Step::Idle) => {
                     failures = 0;
-                    self.handle.health.set_alarm(None);
-                    self.handle.wake.notified().await;
+                    self.health().board.clear_passing();
+                    self.rest().await;
                 }
                 Ok(Step::Wait(pause)) => {
                     failures = 0;
@@ -105,12 +120,23 @@ impl Submitter {
                 }
                 Err(hitch) => {
                     failures = failures.saturating_add(1);
-                    self.handle.health.set_alarm(Some(hitch.to_string()));
+                    self.health().board.raise(hitch.alarm(), hitch.to_string());
                     let pause = self.pause(failures);
-                    warn!(error = %hitch, ?pause, "nothing can be put on chain, trying again");
+                    debug!(error = %hitch, ?pause, "nothing can be put on chain, trying again");
                     sleep(pause).await;
                 }
             }
+        }
+    }
+
+    /// Waits until something is handed in, or the chain moved under what was confirmed.
+    async fn rest(&self) {
+        let is_remembering = self.with(|queue| Ok(!queue.landed().is_empty())).await;
+        let mut moved = self.sight.changed();
+        moved.borrow_and_update();
+        tokio::select! {
+            () = self.handle.wake.notified() => {}
+            Ok(()) = moved.changed(), if matches!(is_remembering, Ok(true)) => {}
         }
     }
 
@@ -119,7 +145,11 @@ impl Submitter {
         first.saturating_mul(1 << failures.min(12)).min(MAX_PAUSE)
     }
 
-    async fn with<T: Send + 'static>(
+    pub(super) fn health(&self) -> &SubmitterHealth {
+        &self.handle.health
+    }
+
+    pub(super) async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Queue) -> io::Result<T> + Send + 'static,
     ) -> Result<T, Hitch> {
@@ -131,26 +161,32 @@ impl Submitter {
         if let Some(flight) = self.with(|queue| Ok(queue.flight().cloned())).await? {
             return self.fly(flight).await;
         }
+        if !self.look_back().await? {
+            return Ok(Step::Wait(self.look()));
+        }
         if let Some(left) =
             self.last.and_then(|last| self.config.interval.checked_sub(last.elapsed()))
             && !left.is_zero()
         {
             return Ok(Step::Wait(left));
         }
-        let most = self.most;
+        let (most, sight) = (self.most, self.sight.clone());
         // A block's time may be a little ahead of the clock; a ban that ends within that is over.
-        let batch = self.with(move |queue| queue.batch(unix_now() + BLOCK_AHEAD, most)).await?;
-        let Some(batch) = batch else { return Ok(Step::Idle) };
+        let now = unix_now() + BLOCK_AHEAD;
+        let batch =
+            self.with(move |queue| queue.batch(now, most, |ban| is_known(&sight, ban, now)));
+        let Some(batch) = batch.await? else { return Ok(Step::Idle) };
         self.take_off(batch).await
     }
 
     async fn take_off(&mut self, batch: Batch) -> Result<Step, Hitch> {
-        let from = self.key.address();
+        let (from, chain) = (self.signer.address(), self.config.deployment.chain_id);
         let found: U64 = self.rpc.call("eth_chainId", json!([])).await?;
-        if found.to::<u64>() != self.config.deployment.chain_id {
-            let (found, wanted) = (found.to(), self.config.deployment.chain_id);
-            return Err(Hitch::WrongChain { found, wanted });
+        if found.to::<u64>() != chain {
+            return Err(Hitch::WrongChain { found: found.to(), wanted: chain });
         }
+        self.signer.check(chain).await?;
+        let nonce = self.next_nonce().await?;
         let draft = self.draft(&batch.content);
         let gas = match transact::estimate(&self.rpc, from, &draft).await {
             Ok(gas) => gas,
@@ -159,16 +195,13 @@ impl Submitter {
             }
             Err(other) => return Err(other.into()),
         };
-        let spent = self.with(|queue| Ok(queue.spent(unix_now()))).await?;
-        let most = self.config.max_gas_per_day;
-        if spent.saturating_add(gas) > most {
-            return Err(Hitch::Budget { spent, gas, most });
-        }
-        let fees = transact::fees(&self.rpc, Some(self.config.max_fee_wei)).await?;
-        transact::afford(&self.rpc, from, &draft, gas, fees).await?;
-        let nonce = transact::nonce(&self.rpc, from, "pending").await?;
-        let chain = self.config.deployment.chain_id;
-        let (raw, hash) = transact::sign(&self.key, chain, nonce, gas, fees, &draft);
+        let limit = self.fee_limit(gas).await?;
+        let fees = transact::fees(&self.rpc, Some(limit)).await;
+        let fees = fees.map_err(|error| self.over_limit(error, limit))?;
+        let balance = transact::afford(&self.rpc, from, &draft, gas, fees).await?;
+        self.tell_balance(balance, gas, fees.max_fee);
+        let tx = transact::unsigned(chain, nonce, gas, fees, &draft);
+        let (raw, hash) = self.signer.sign(tx).await?;
         let attempt = Attempt { raw, hash, max_fee: fees.max_fee, priority: fees.priority };
         let flight = Flight {
             sequences: batch.sequences,
@@ -179,35 +212,114 @@ impl Submitter {
             attempts: vec![attempt],
         };
         let kept = flight.clone();
-        self.with(move |queue| queue.take_off(kept)).await?;
+        self.with(move |queue| queue.take_off(kept, unix_now_ms())).await?;
         self.last = Some(Instant::now());
-        self.handle.health.sent.fetch_add(1, Relaxed);
+        self.health().sent.fetch_add(1, Relaxed);
         info!(tx = %hash, nonce, intents = flight.sequences.len(), "transaction takes off");
         self.fly(flight).await
     }
 
+    /// The nonce after all that there are: nobody else uses the key, and what was confirmed is there.
+    async fn next_nonce(&self) -> Result<u64, Hitch> {
+        let from = self.signer.address();
+        let latest = transact::nonce(&self.rpc, from, "latest").await?;
+        let pending = transact::nonce(&self.rpc, from, "pending").await?;
+        if pending > latest {
+            return Err(Hitch::Contested { nonce: latest });
+        }
+        let landed =
+            self.with(|queue| Ok(queue.landed().last().map(|landed| landed.nonce))).await?;
+        match landed {
+            Some(nonce) if latest <= nonce => Err(Hitch::Behind { latest, wanted: nonce + 1 }),
+            _ => Ok(latest),
+        }
+    }
+
+    /// Most wei per gas that a transaction of so much gas may offer: the limit, and what the day's budget leaves.
+    pub(super) async fn fee_limit(&self, gas: u64) -> Result<u128, Hitch> {
+        let spent = self.with(|queue| Ok(queue.spent(unix_now()))).await?;
+        let (most_gas, most_wei) = (self.config.max_gas_per_day, self.config.max_wei_per_day);
+        if spent.gas.saturating_add(gas) > most_gas {
+            return Err(Hitch::GasBudget { spent: spent.gas, gas, most: most_gas });
+        }
+        let left: u128 =
+            (most_wei.saturating_sub(spent.wei) / U256::from(gas.max(1))).saturating_to();
+        if left == 0 {
+            return Err(Hitch::WeiBudget { spent: spent.wei, most: most_wei });
+        }
+        Ok(self.config.max_fee_wei.min(left))
+    }
+
+    /// Too dear for the limit, or only for what is left of the day?
+    fn over_limit(&self, error: TransactError, limit: u128) -> Hitch {
+        match error {
+            TransactError::TooDear { .. } if limit < self.config.max_fee_wei => {
+                let most = self.config.max_wei_per_day;
+                Hitch::WeiBudget { spent: U256::from(self.health().gwei_today()) * GWEI, most }
+            }
+            other => other.into(),
+        }
+    }
+
+    fn tell_balance(&self, balance: U256, gas: u64, fee: u128) {
+        self.health().balance_gwei.store(gwei(balance), Relaxed);
+        let cost = U256::from(gas).saturating_mul(U256::from(fee));
+        if balance < cost.saturating_mul(U256::from(FEW_TRANSACTIONS)) {
+            let wallet = self.signer.address();
+            let detail = format!(
+                "wallet {wallet} has {balance} wei, a transaction may cost {cost} wei: send ether to it"
+            );
+            self.health().board.raise(Alarm::WalletLow, detail);
+        } else {
+            self.health().board.clear(Alarm::WalletLow);
+        }
+    }
+
     /// The contracts would refuse the transaction. Whose fault is it?
     async fn refused(&mut self, batch: &Batch, reverted: Reverted) -> Result<Step, Hitch> {
-        self.handle.health.failed.fetch_add(1, Relaxed);
-        if reverted.is(&[
-            "NotGateway",
-            "NotBrokerOwnerOrGateway",
-            "UnknownBroker",
-            "Unknown",
-            "Panic",
-        ]) {
-            // Not what it carries, but who carries it: it waits.
+        self.health().failed.fetch_add(1, Relaxed);
+        if reverted.is(&["NotGateway", "NotBrokerOwnerOrGateway", "UnknownBroker"]) {
+            return Err(Hitch::Role(reverted));
+        }
+        if reverted.is(&["Unknown", "Panic"]) {
+            // Not what it carries: it waits.
             return Err(TransactError::Reverted { reverted }.into());
         }
         match batch.sequences[..] {
-            [only] => {
-                error!(%reverted, sequence = only, "intent refused by the contract, set aside");
-                self.with(move |queue| queue.set_aside(only)).await?;
+            [only] if reverted.is(&["BannedByOwner"]) => {
+                info!(%reverted, sequence = only, "the broker owner's own ban is in force");
+                self.with(move |queue| queue.supersede(only)).await?;
                 self.most = usize::MAX;
             }
+            [only] => self.set_aside(only, reverted.to_string()).await?,
             _ => self.most = 1,
         }
         Ok(Step::Wait(Duration::ZERO))
+    }
+
+    async fn set_aside(&mut self, sequence: u64, why: String) -> Result<(), Hitch> {
+        error!(why, sequence, "intent refused by the contract, set aside");
+        self.with(move |queue| queue.set_aside(sequence)).await?;
+        let detail = format!("`refused/{sequence:020}.json`: {why}");
+        self.health().board.raise(Alarm::SetAside, detail);
+        self.most = usize::MAX;
+        Ok(())
+    }
+
+    /// A transaction failed in its block, and what it carried waits again. Each intent must then show alone that it is not to blame,
+    /// and one that fails again and again is not paid for for ever.
+    pub(super) async fn blame(&mut self, sequences: &[u64]) -> Result<(), Hitch> {
+        self.most = 1;
+        let [only] = sequences else { return Ok(()) };
+        let times = match self.failed_alone {
+            Some((sequence, times)) if sequence == *only => times + 1,
+            _ => 1,
+        };
+        self.failed_alone = Some((*only, times));
+        if times >= MOST_FAILURES {
+            self.set_aside(*only, format!("it failed in {times} blocks")).await?;
+        }
+        Ok(())
     }
 
     fn draft(&self, content: &Intent) -> Draft {
@@ -227,141 +339,26 @@ impl Submitter {
         Draft { to, data: data.into(), value: U256::ZERO }
     }
 
-    /// Looks after the transaction under way until it has landed, failed, or must be given up.
-    async fn fly(&mut self, mut flight: Flight) -> Result<Step, Hitch> {
-        let mut handed_in: Option<Instant> = None;
-        let mut missing = 0;
-        loop {
-            let mut mined = None;
-            for attempt in &flight.attempts {
-                mined = mined.or(transact::receipt(&self.rpc, attempt.hash).await?);
-            }
-            if let Some(receipt) = mined {
-                missing = 0;
-                if let Some(step) = self.land(receipt).await? {
-                    return Ok(step);
-                }
-            } else if transact::nonce(&self.rpc, self.key.address(), "latest").await? > flight.nonce
-            {
-                // The nonce is used, yet by none of ours that the node knows. It may only be slow to tell.
-                missing += 1;
-                if missing > PATIENT_LOOKS {
-                    warn!(
-                        nonce = flight.nonce,
-                        "nonce used by a transaction that is not ours, making a new one"
-                    );
-                    self.with(Queue::give_up).await?;
-                    return Ok(Step::Wait(Duration::ZERO));
-                }
-            } else {
-                missing = 0;
-                if self.has_waited_long(&flight)
-                    && let Some(dearer) = self.dearer(&flight).await?
-                {
-                    flight.attempts.push(dearer);
-                    let kept = flight.clone();
-                    self.with(move |queue| queue.take_off(kept)).await?;
-                    self.handle.health.replaced.fetch_add(1, Relaxed);
-                    handed_in = None;
-                }
-                if handed_in.is_none_or(|at| at.elapsed() >= RESEND) {
-                    // Also what was handed in before: a node may have dropped it.
-                    self.hand_in(&flight).await?;
-                    handed_in = Some(Instant::now());
-                }
-            }
-            sleep(self.look()).await;
-        }
-    }
-
-    /// Has the newest attempt been on its way for so long that it should pay more? Asked again only after as long again. Kept
-    /// outside the flight's own loop: a node that fails now and then must not put it off for ever.
-    fn has_waited_long(&mut self, flight: &Flight) -> bool {
-        let Some(newest) = flight.attempts.last().map(|attempt| attempt.hash) else { return false };
-        match &mut self.aloft {
-            Some((hash, since)) if *hash == newest => {
-                let long = since.elapsed() >= self.config.replace_after;
-                if long {
-                    *since = Instant::now();
-                }
-                long
-            }
-            aloft => {
-                *aloft = Some((newest, Instant::now()));
-                false
-            }
-        }
-    }
-
-    fn look(&self) -> Duration {
+    /// How long until the transaction under way is looked at again.
+    pub(super) fn look(&self) -> Duration {
         (self.config.interval / 10).clamp(Duration::from_millis(20), Duration::from_secs(2))
-    }
-
-    async fn hand_in(&self, flight: &Flight) -> Result<(), Hitch> {
-        let Some(newest) = flight.attempts.last() else { return Ok(()) };
-        match transact::send(&self.rpc, &newest.raw).await {
-            Ok(()) => Ok(()),
-            // Mined in this moment, or an equal one is waiting already: the next look tells.
-            Err(error) if error.says(&["noncetoolow", "oldnonce", "underpriced"]) => Ok(()),
-            Err(other) => Err(other.into()),
-        }
-    }
-
-    /// The same transaction at a price that nodes accept in its place, unless that is above the limit.
-    async fn dearer(&self, flight: &Flight) -> Result<Option<Attempt>, Hitch> {
-        let Some(last) = flight.attempts.last() else { return Ok(None) };
-        let now = match transact::fees(&self.rpc, None).await {
-            Ok(now) => now,
-            Err(error) => return Err(error.into()),
-        };
-        let Some(fees) = bumped(last.max_fee, last.priority, now, self.config.max_fee_wei) else {
-            let alarm = format!(
-                "transaction {} is stuck at {} wei per gas, and the limit of {} wei allows no replacement: raise \
-                 `max_fee_wei`, or wait",
-                last.hash, last.max_fee, self.config.max_fee_wei
-            );
-            self.handle.health.set_alarm(Some(alarm));
-            return Ok(None);
-        };
-        let draft = Draft { to: flight.to, data: flight.data.clone(), value: U256::ZERO };
-        let chain = self.config.deployment.chain_id;
-        let (raw, hash) = transact::sign(&self.key, chain, flight.nonce, flight.gas, fees, &draft);
-        info!(tx = %hash, replaces = %last.hash, max_fee_wei = fees.max_fee, "transaction replaced");
-        Ok(Some(Attempt { raw, hash, max_fee: fees.max_fee, priority: fees.priority }))
-    }
-
-    /// The transaction is in a block. `None` while that block may still be orphaned.
-    async fn land(&mut self, receipt: Receipt) -> Result<Option<Step>, Hitch> {
-        let height: u64 = receipt.block_number.unwrap_or_default().to();
-        let head: U64 = self.rpc.call("eth_blockNumber", json!([])).await?;
-        if head.to::<u64>() < height.saturating_add(self.config.confirmations) {
-            return Ok(None);
-        }
-        let gas = receipt.gas_used.to();
-        let tx = receipt.transaction_hash;
-        match receipt.done() {
-            Ok(done) => {
-                self.with(move |queue| queue.spend(gas, unix_now()).and_then(|()| queue.land()))
-                    .await?;
-                self.handle.health.confirmed.fetch_add(1, Relaxed);
-                self.handle.health.set_alarm(None);
-                self.most = usize::MAX;
-                info!(%tx, height = done.height, gas, "transaction confirmed");
-                Ok(Some(Step::Wait(Duration::ZERO)))
-            }
-            Err(failed) => {
-                // It waits again; the next estimate says what is wrong.
-                self.with(move |queue| queue.spend(gas, unix_now()).and_then(|()| queue.give_up()))
-                    .await?;
-                self.handle.health.failed.fetch_add(1, Relaxed);
-                Err(failed.into())
-            }
-        }
     }
 }
 
+const GWEI: U256 = U256::from_limbs([1_000_000_000, 0, 0, 0]);
+
+/// Is there a ban on chain, of another gateway or the owner, that ends as late as this one, give or take a tenth of it? Two gateways that
+/// a client attacks at once would otherwise each ban it, and the second ban could even shorten the first.
+fn is_known(sight: &Sight, ban: &Ban, now: u64) -> bool {
+    sight.banned_until(ban.subject, now).is_some_and(|until| {
+        let (missing, lasts) = (ban.until.saturating_sub(until), ban.until.saturating_sub(now));
+        missing.saturating_mul(10) <= lasts
+    })
+}
+
 /// What to do next.
-enum Step {
+#[derive(Debug)]
+pub(super) enum Step {
     /// Nothing, until something is handed in.
     Idle,
     /// The next step, after a while.
@@ -370,11 +367,15 @@ enum Step {
 
 /// What keeps the submitter from making progress, for now.
 #[derive(Debug, thiserror::Error)]
-enum Hitch {
+pub(super) enum Hitch {
     #[error(transparent)]
     Rpc(#[from] RpcError),
     #[error(transparent)]
     Transact(#[from] TransactError),
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    #[error("{0}")]
+    Role(Reverted),
     #[error("the submitter's directory cannot be written: {0}: is the disk full?")]
     Disk(io::Error),
     #[error(
@@ -385,39 +386,47 @@ enum Hitch {
         "{spent} gas was used today and the next transaction may take {gas}, `max_gas_per_day` is {most}: raise it, or wait \
          until tomorrow (UTC)"
     )]
-    Budget { spent: u64, gas: u64, most: u64 },
+    GasBudget { spent: u64, gas: u64, most: u64 },
+    #[error(
+        "{spent} wei were paid today, and at today's price the next transaction may cost more than what is left of {most} wei: raise \
+         `max_gwei_per_day`, or wait until tomorrow (UTC)"
+    )]
+    WeiBudget { spent: U256, most: U256 },
+    #[error(
+        "a transaction with nonce {nonce} that this gateway has not sent waits for a block: give each process a key of its own"
+    )]
+    Contested { nonce: u64 },
+    #[error(
+        "the node's next nonce is {latest}, and confirmed transactions say {wanted}: it is behind, and is waited for"
+    )]
+    Behind { latest: u64, wanted: u64 },
+    #[error("the node says that the wallet cannot pay: {0}: send ether to it")]
+    Insufficient(RpcError),
     #[error("the process is ending")]
     Stopped,
 }
 
-/// At least an eighth more than before, as nodes want for a replacement, and not less than what is asked for now. `None` if that
-/// is above the limit.
-fn bumped(max_fee: u128, priority: u128, now: Fees, limit: u128) -> Option<Fees> {
-    let eighth = |fee: u128| fee.saturating_add(fee.div_ceil(8)).saturating_add(1);
-    let least = eighth(max_fee);
-    let max_fee = now.max_fee.max(least).min(limit.max(least));
-    let priority = now.priority.max(eighth(priority)).min(max_fee);
-    (max_fee <= limit).then_some(Fees { max_fee, priority })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_replacement_pays_an_eighth_more_for_both_fees_and_never_above_the_limit() {
-        let now = Fees { max_fee: 10, priority: 1 };
-        let fees = bumped(1_000, 80, now, 2_000).unwrap();
-        assert!(fees.max_fee * 8 >= 1_000 * 9 && fees.priority * 8 >= 80 * 9, "{fees:?}");
-        // What is asked for now, if that is more.
-        let dear = Fees { max_fee: 1_500, priority: 300 };
-        assert_eq!(bumped(1_000, 80, dear, 2_000), Some(dear));
-        assert_eq!(
-            bumped(1_000, 80, Fees { max_fee: 9_000, priority: 300 }, 2_000).unwrap().max_fee,
-            2_000
-        );
-        // The last limit that leaves room for an eighth, and the first that does not.
-        assert_eq!(bumped(1_000, 80, now, 1_126).unwrap().max_fee, 1_126);
-        assert_eq!(bumped(1_000, 80, now, 1_125), None);
+impl Hitch {
+    pub(super) const fn alarm(&self) -> Alarm {
+        match self {
+            Self::Rpc(_) | Self::Behind { .. } | Self::Stopped => Alarm::NodeAway,
+            Self::Transact(TransactError::Poor { .. }) | Self::Insufficient(_) => {
+                Alarm::WalletEmpty
+            }
+            Self::Transact(TransactError::TooDear { .. }) => Alarm::FeeAboveLimit,
+            Self::Transact(TransactError::Failed { .. } | TransactError::Reverted { .. }) => {
+                Alarm::TransactionFailed
+            }
+            Self::Transact(TransactError::Rpc(_) | TransactError::Pending { .. }) => {
+                Alarm::NodeAway
+            }
+            Self::Signer(SignerError::Away(_)) => Alarm::SignerAway,
+            Self::Signer(SignerError::Wrong(_)) => Alarm::SignerWrong,
+            Self::Role(_) => Alarm::RoleLost,
+            Self::Disk(_) => Alarm::Disk,
+            Self::WrongChain { .. } => Alarm::WrongChain,
+            Self::GasBudget { .. } | Self::WeiBudget { .. } => Alarm::BudgetSpent,
+            Self::Contested { .. } => Alarm::KeyUsedElsewhere,
+        }
     }
 }

@@ -18,7 +18,7 @@ use alloy::{
     sol_types::SolCall,
 };
 use flytrap_chain::{
-    ChainHealth, Deployment, FollowError, Follower, FollowerConfig, Rpc, Wallet,
+    ChainHealth, Deployment, FollowError, Follower, FollowerConfig, Rpc, Sight, Wallet,
     bindings::IAccessMarket, keys::Key,
 };
 use flytrap_policy::{NamingPolicy, Offer, Traits, View};
@@ -325,6 +325,7 @@ impl Door {
 pub(crate) struct Following {
     pub(crate) views: watch::Receiver<Option<(Arc<View>, Instant)>>,
     pub(crate) health: Arc<ChainHealth>,
+    pub(crate) sight: Arc<Sight>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), FollowError>>,
 }
@@ -341,10 +342,10 @@ impl Following {
         let follower = Follower::new(config, move |view| {
             sender.send_replace(Some((view, Instant::now())));
         });
-        let health = follower.health();
+        let (health, sight) = (follower.health(), follower.sight());
         let stop = CancellationToken::new();
         let task = tokio::spawn(follower.run(stop.clone()));
-        Self { views, health, stop, task }
+        Self { views, health, sight, stop, task }
     }
 
     /// Waits for a view that is as wanted.

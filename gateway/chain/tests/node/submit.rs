@@ -1,127 +1,37 @@
 //! Bans and alerts get on chain exactly once, whatever happens on the way.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use alloy::primitives::{Address, B256, U256};
-use flytrap_chain::{
-    AlertRecord, Ban, BanSubject, Intent, Submitter, SubmitterConfig, SubmitterError,
-    SubmitterHandle,
-    history::{Query, history},
-    keys::Key,
-};
-use flytrap_policy::{AlertKind, Event};
+use alloy::primitives::U256;
+use flytrap_chain::{Alarm, Intent, SubmitterError, keys::Key};
+use flytrap_policy::Event;
 use serde_json::json;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-use crate::site::{PATIENCE, Site, key, until};
-
-/// The gateway's key.
-fn gateway() -> Key {
-    key(3)
-}
-
-async fn site() -> Site {
-    let site = Site::start().await;
-    site.owner.set_gateway(site.broker_id, gateway().address(), "mqtts://gateway").await.unwrap();
-    site
-}
-
-fn config(site: &Site, directory: &Path) -> SubmitterConfig {
-    let mut config = SubmitterConfig::new(
-        vec![site.http()],
-        site.deployment.clone(),
-        site.broker_id,
-        directory.into(),
-    );
-    config.interval = Duration::from_millis(50);
-    config
-}
-
-struct Submitting {
-    handle: SubmitterHandle,
-    task: JoinHandle<()>,
-}
-
-impl Submitting {
-    fn start(config: SubmitterConfig, key: Key) -> Self {
-        let (submitter, handle) = Submitter::open(config, key).unwrap();
-        Self { handle, task: tokio::spawn(submitter.run(CancellationToken::new())) }
-    }
-
-    /// As `kill -9`: whatever it was about to do, it does not.
-    async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-    }
-
-    async fn drained(&self) {
-        let health = self.handle.health();
-        let deadline = std::time::Instant::now() + PATIENCE;
-        while health.queued_bans() + health.queued_alerts() > 0 {
-            assert!(std::time::Instant::now() < deadline, "queue kept: {:?}", health.alarm());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
-fn ban(number: u8, until: u64) -> Ban {
-    Ban {
-        subject: BanSubject::Origin(B256::repeat_byte(number)),
-        until,
-        evidence: B256::repeat_byte(7),
-        reason: "too many failures".into(),
-    }
-}
-
-fn alert(number: u8, count: u32) -> AlertRecord {
-    AlertRecord {
-        kind: AlertKind::SubscribeRefused,
-        wallet: Address::repeat_byte(number),
-        topic_id: B256::ZERO,
-        count,
-        first_at: 1_700_000_000,
-        last_at: 1_700_000_001,
-        evidence: B256::ZERO,
-    }
-}
-
-/// Pseudonyms that were banned on chain, as often as they were.
-async fn banned(site: &Site) -> Vec<u8> {
-    let query = Query { broker_id: site.broker_id, ..Query::default() };
-    let entries = history(&site.rpc, &site.deployment, &query).await.unwrap();
-    let mut found: Vec<u8> = entries
-        .iter()
-        .filter_map(|entry| match entry.event {
-            Event::OriginBanned { origin, .. } => Some(origin[0]),
-            _ => None,
-        })
-        .collect();
-    found.sort_unstable();
-    found
-}
-
-async fn nonce(site: &Site, wallet: Address) -> U256 {
-    site.rpc.call("eth_getTransactionCount", json!([wallet, "latest"])).await.unwrap()
-}
+use crate::{
+    site::{PATIENCE, until},
+    submitting::{
+        Submitting, alert, ban, banned, config, entries, follow, gateway, miner, nonce, site,
+    },
+};
 
 #[tokio::test]
 async fn bans_and_alerts_get_on_chain_folded_into_few_transactions() {
     let site = site().await;
     let place = tempfile::tempdir().unwrap();
     let end = site.soon().await;
-    let (submitter, handle) = Submitter::open(config(&site, place.path()), gateway()).unwrap();
+    let following = follow(&site, 0);
+    let (mut submitting, submitter) =
+        Submitting::waiting(&following, config(&site, place.path()), gateway()).unwrap();
+    let handle = submitting.handle.clone();
     for number in 1..=5 {
         handle.submit(Intent::Bans(vec![ban(number, end)])).await.unwrap();
         handle.submit(Intent::Alerts(vec![alert(1, 2), alert(2, 1)])).await.unwrap();
     }
-    let task = tokio::spawn(submitter.run(CancellationToken::new()));
-    let submitting = Submitting { handle, task };
+    submitting.work(submitter);
     submitting.drained().await;
     assert_eq!(banned(&site).await, [1, 2, 3, 4, 5]);
-    let query = Query { broker_id: site.broker_id, ..Query::default() };
-    let entries = history(&site.rpc, &site.deployment, &query).await.unwrap();
-    let alerts: Vec<(u8, u32)> = entries
+    let alerts: Vec<(u8, u32)> = entries(&site)
+        .await
         .iter()
         .filter_map(|entry| match entry.event {
             Event::AlertRaised { wallet, count, .. } => Some((wallet[0], count)),
@@ -131,7 +41,7 @@ async fn bans_and_alerts_get_on_chain_folded_into_few_transactions() {
     assert_eq!(alerts, [(1, 10), (2, 5)]);
     assert_eq!(nonce(&site, gateway().address()).await, U256::from(2));
     let health = submitting.handle.health();
-    assert_eq!((health.sent(), health.confirmed(), health.alarm()), (2, 2, None));
+    assert_eq!((health.sent(), health.confirmed(), health.alarms()), (2, 2, vec![]));
     assert!(health.gas_today() > 50_000);
 }
 
@@ -141,31 +51,22 @@ async fn killed_at_any_moment_it_puts_everything_on_chain_exactly_once() {
     let place = tempfile::tempdir().unwrap();
     let end = site.soon().await;
     // Blocks come by themselves, so that a kill may fall before, between and after sending and mining.
-    site.ask("evm_setAutomine", json!([false])).await;
-    let miner = {
-        let rpc = flytrap_chain::Rpc::new(vec![site.http()]);
-        tokio::spawn(async move {
-            loop {
-                let mined = rpc.call::<serde_json::Value>("anvil_mine", json!(["0x1"])).await;
-                assert!(mined.is_ok(), "{mined:?}");
-                tokio::time::sleep(Duration::from_millis(45)).await;
-            }
-        })
-    };
+    let _miner = miner(&site, Duration::from_millis(45)).await;
+    let followers = [follow(&site, 0), follow(&site, 1), follow(&site, 2)];
     let mut wanted = Vec::new();
     for round in 1..=40u8 {
         let mut config = config(&site, place.path());
         config.interval = Duration::from_millis(1);
-        config.confirmations = u64::from(round % 3);
+        let following = &followers[usize::from(round % 3)];
         let submitting = loop {
             // What the killed one was writing in the background may still hold the directory.
-            match Submitter::open(config.clone(), gateway()) {
-                Ok((submitter, handle)) => {
-                    let task = tokio::spawn(submitter.run(CancellationToken::new()));
-                    break Submitting { handle, task };
+            match Submitting::waiting(following, config.clone(), gateway()) {
+                Ok((mut submitting, submitter)) => {
+                    submitting.work(submitter);
+                    break submitting;
                 }
                 Err(SubmitterError::Locked { .. }) => {
-                    tokio::time::sleep(Duration::from_millis(1)).await
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 Err(other) => panic!("{other}"),
             }
@@ -176,9 +77,8 @@ async fn killed_at_any_moment_it_puts_everything_on_chain_exactly_once() {
         submitting.kill().await;
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let last = Submitting::start(config(&site, place.path()), gateway());
+    let last = Submitting::start(&site, config(&site, place.path()), gateway());
     last.drained().await;
-    miner.abort();
     assert_eq!(banned(&site).await, wanted);
     let left: Vec<_> = std::fs::read_dir(place.path().join("intents")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
@@ -193,7 +93,7 @@ async fn a_transaction_that_no_block_takes_is_replaced_by_a_dearer_one_of_the_sa
     config.replace_after = Duration::from_millis(200);
     site.ask("evm_setAutomine", json!([false])).await;
     let end = site.soon().await;
-    let submitting = Submitting::start(config, gateway());
+    let submitting = Submitting::start(&site, config, gateway());
     submitting.handle.submit(Intent::Bans(vec![ban(1, end)])).await.unwrap();
     let health = submitting.handle.health();
     until("replacements", || health.replaced() >= 2).await;
@@ -217,14 +117,16 @@ async fn a_replacement_never_costs_more_than_the_limit() {
     config.max_fee_wei = limit;
     site.ask("evm_setAutomine", json!([false])).await;
     let end = site.soon().await;
-    let submitting = Submitting::start(config, gateway());
+    let submitting = Submitting::start(&site, config, gateway());
     submitting.handle.submit(Intent::Bans(vec![ban(1, end)])).await.unwrap();
     let health = submitting.handle.health();
-    until("an alarm", || health.alarm().is_some_and(|alarm| alarm.contains("is stuck at"))).await;
+    let stuck = submitting.alarmed(Alarm::FeeAboveLimit).await;
+    assert!(stuck.contains("is stuck at"), "{stuck}");
     assert_eq!(health.replaced(), 0);
     site.mine(1).await;
     submitting.drained().await;
-    assert_eq!((banned(&site).await, health.alarm()), (vec![1], None));
+    assert_eq!(banned(&site).await, [1]);
+    assert_eq!(health.alarms(), []);
     let block = site.ask("eth_getBlockByNumber", json!(["latest", true])).await;
     let paid = block["transactions"][0]["maxFeePerGas"].as_str().unwrap();
     assert_eq!(paid, format!("{limit:#x}"));
@@ -236,7 +138,7 @@ async fn a_transaction_that_the_node_dropped_is_handed_in_again() {
     let place = tempfile::tempdir().unwrap();
     site.ask("evm_setAutomine", json!([false])).await;
     let end = site.soon().await;
-    let submitting = Submitting::start(config(&site, place.path()), gateway());
+    let submitting = Submitting::start(&site, config(&site, place.path()), gateway());
     submitting.handle.submit(Intent::Bans(vec![ban(1, end)])).await.unwrap();
     let pending = || async { site.ask("txpool_status", json!([])).await["pending"] != "0x0" };
     while !pending().await {}
@@ -257,17 +159,18 @@ async fn a_transaction_whose_block_is_orphaned_gets_on_chain_again_and_once() {
     let site = site().await;
     let place = tempfile::tempdir().unwrap();
     let mut config = config(&site, place.path());
-    config.confirmations = 2;
+    config.interval = Duration::from_millis(50);
     let end = site.soon().await;
     site.mine(3).await;
-    let submitting = Submitting::start(config, gateway());
+    let submitting = Submitting::with(follow(&site, 2), config, gateway());
     submitting.handle.submit(Intent::Bans(vec![ban(1, end)])).await.unwrap();
     while banned(&site).await.is_empty() {}
     // It has seen its receipt, more than once, and is not content.
     let health = submitting.handle.health();
-    let looks = || health.requests().find(|(method, _)| *method == "eth_blockNumber").unwrap().1;
+    let method = "eth_getTransactionReceipt";
+    let looks = || health.requests().find(|(known, _)| *known == method).unwrap().1;
     let before = looks();
-    until("looks at the head", || looks() > before + 2).await;
+    until("looks at the receipt", || looks() > before + 3).await;
     assert_eq!((health.confirmed(), health.queued_bans()), (0, 1));
     site.reorganise(1).await;
     assert!(banned(&site).await.is_empty());
@@ -288,11 +191,10 @@ async fn a_key_that_is_no_gateway_raises_an_alarm_and_loses_nothing() {
     let place = tempfile::tempdir().unwrap();
     site.owner.remove_gateway(site.broker_id, gateway().address()).await.unwrap();
     let end = site.soon().await;
-    let submitting = Submitting::start(config(&site, place.path()), gateway());
+    let submitting = Submitting::start(&site, config(&site, place.path()), gateway());
     submitting.handle.submit(Intent::Bans(vec![ban(1, end)])).await.unwrap();
     let health = submitting.handle.health();
-    until("an alarm", || health.alarm().is_some()).await;
-    let alarm = health.alarm().unwrap();
+    let alarm = submitting.alarmed(Alarm::RoleLost).await;
     assert!(
         alarm.contains("NotBrokerOwnerOrGateway") && alarm.contains("flytrap broker set-gateway"),
         "{alarm}"
@@ -304,7 +206,8 @@ async fn a_key_that_is_no_gateway_raises_an_alarm_and_loses_nothing() {
     assert_eq!((health.sent(), health.queued_bans()), (0, 1));
     site.owner.set_gateway(site.broker_id, gateway().address(), "mqtts://gateway").await.unwrap();
     submitting.drained().await;
-    assert_eq!((banned(&site).await, health.alarm()), (vec![1], None));
+    assert_eq!(banned(&site).await, [1]);
+    assert_eq!(health.alarms(), []);
 }
 
 #[tokio::test]
@@ -314,32 +217,38 @@ async fn an_empty_wallet_raises_an_alarm_and_the_queue_drains_after_a_top_up() {
     let poor = Key::random();
     site.owner.set_gateway(site.broker_id, poor.address(), "mqtts://gateway").await.unwrap();
     let end = site.soon().await;
-    let submitting = Submitting::start(config(&site, place.path()), poor.clone());
+    let submitting = Submitting::start(&site, config(&site, place.path()), poor.clone());
     submitting.handle.submit(Intent::Bans(vec![ban(1, end)])).await.unwrap();
     let health = submitting.handle.health();
-    until("an alarm", || health.alarm().is_some_and(|alarm| alarm.contains("send ether to it")))
-        .await;
+    let alarm = submitting.alarmed(Alarm::WalletEmpty).await;
+    assert!(alarm.contains("send ether to it"), "{alarm}");
     assert_eq!(nonce(&site, poor.address()).await, U256::ZERO);
     site.owner.transfer(poor.address(), U256::from(10u64.pow(18))).await.unwrap();
     submitting.drained().await;
-    assert_eq!((banned(&site).await, health.alarm()), (vec![1], None));
+    assert_eq!(banned(&site).await, [1]);
+    assert_eq!(health.alarms(), []);
 }
 
 #[tokio::test]
 async fn the_budget_and_the_highest_fee_hold() {
     let site = site().await;
     let end = site.soon().await;
-    for (budget, fee, wanted) in [
-        (40_000, 100_000_000_000, "`max_gas_per_day` is 40000"),
-        (20_000_000, 1, "the limit is 1 wei"),
+    let ether = U256::from(10u64.pow(18));
+    let gwei = 1_000_000_000;
+    for (budget, wei, fee, alarm, wanted) in [
+        (40_000, ether, 100 * gwei, Alarm::BudgetSpent, "`max_gas_per_day` is 40000"),
+        (20_000_000, U256::from(50_000), 100 * gwei, Alarm::BudgetSpent, "`max_gwei_per_day`"),
+        (20_000_000, ether, 1, Alarm::FeeAboveLimit, "the limit is 1 wei"),
     ] {
         let place = tempfile::tempdir().unwrap();
         let mut config = config(&site, place.path());
-        (config.max_gas_per_day, config.max_fee_wei) = (budget, fee);
-        let submitting = Submitting::start(config, gateway());
+        (config.max_gas_per_day, config.max_wei_per_day) = (budget, wei);
+        config.max_fee_wei = fee;
+        let submitting = Submitting::start(&site, config, gateway());
         submitting.handle.submit(Intent::Bans(vec![ban(1, end)])).await.unwrap();
         let health = submitting.handle.health();
-        until("an alarm", || health.alarm().is_some_and(|alarm| alarm.contains(wanted))).await;
+        let told = submitting.alarmed(alarm).await;
+        assert!(told.contains(wanted), "{told}");
         assert_eq!((health.sent(), health.queued_bans()), (0, 1));
         submitting.kill().await;
     }
@@ -351,14 +260,18 @@ async fn a_ban_that_the_contract_refuses_does_not_hold_up_the_others() {
     let site = site().await;
     let place = tempfile::tempdir().unwrap();
     let end = site.soon().await;
-    let (submitter, handle) = Submitter::open(config(&site, place.path()), gateway()).unwrap();
+    let following = follow(&site, 0);
+    let (mut submitting, submitter) =
+        Submitting::waiting(&following, config(&site, place.path()), gateway()).unwrap();
+    let handle = submitting.handle.clone();
     for ban in [ban(1, end), ban(2, u64::MAX), ban(3, end)] {
         handle.submit(Intent::Bans(vec![ban])).await.unwrap();
     }
-    let task = tokio::spawn(submitter.run(CancellationToken::new()));
-    let submitting = Submitting { handle, task };
+    submitting.work(submitter);
     submitting.drained().await;
     assert_eq!(banned(&site).await, [1, 3]);
     assert_eq!(submitting.handle.health().refused(), 1);
+    let told = submitting.alarmed(Alarm::SetAside).await;
+    assert!(told.contains("refused/"), "{told}");
     assert_eq!(std::fs::read_dir(place.path().join("refused")).unwrap().count(), 1);
 }
