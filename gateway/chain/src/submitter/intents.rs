@@ -189,12 +189,18 @@ impl Queue {
         let parts = parts(intent);
         let (bans, alerts) = parts.iter().fold((0, 0), |(bans, alerts), part| match part {
             Intent::Bans(more) => (bans + more.len(), alerts),
+            Intent::Lifts(more) => (bans + more.len(), alerts),
             Intent::Alerts(more) => (bans, alerts + more.len()),
         });
         if bans > 0 && self.bans() + bans > self.limits.bans {
             return Err(SubmitError::Full { waiting: self.bans(), most: self.limits.bans });
         }
         self.make_room(alerts).map_err(SubmitError::Disk)?;
+        for part in &parts {
+            if let Intent::Lifts(subjects) = part {
+                self.take_back(subjects).map_err(SubmitError::Disk)?;
+            }
+        }
         let mut ids = Vec::with_capacity(parts.len());
         for part in parts {
             let sequence = self.next;
@@ -220,6 +226,42 @@ impl Queue {
         Ok(())
     }
 
+    /// Bans that are lifted before they took off. A crash in between loses nothing: the lift was not promised yet.
+    fn take_back(&mut self, lifted: &[BanSubject]) -> io::Result<()> {
+        let concerned: Vec<(u64, Vec<Ban>)> = self
+            .waiting
+            .iter()
+            .filter_map(|(sequence, intent)| match intent {
+                Intent::Bans(bans) if bans.iter().any(|ban| lifted.contains(&ban.subject)) => {
+                    Some((*sequence, bans.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        for (sequence, mut bans) in concerned {
+            if self.is_flying(sequence) {
+                continue;
+            }
+            bans.retain(|ban| !lifted.contains(&ban.subject));
+            if bans.is_empty() {
+                self.remove(sequence)?;
+                continue;
+            }
+            let stored = Stored { sequence, intent: Intent::Bans(bans) };
+            write(&self.intent(sequence), &stored)?;
+            self.waiting.insert(sequence, stored.intent);
+        }
+        Ok(())
+    }
+
+    /// Whether a ban against `subject` waits or is on its way.
+    pub(super) fn holds_ban(&self, subject: BanSubject) -> bool {
+        self.waiting.values().any(|intent| match intent {
+            Intent::Bans(bans) => bans.iter().any(|ban| ban.subject == subject),
+            _ => false,
+        })
+    }
+
     fn is_flying(&self, sequence: u64) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.sequences.contains(&sequence))
     }
@@ -233,9 +275,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Bans that wait.
+    /// Bans and ends of bans that wait.
     pub(super) fn bans(&self) -> usize {
-        self.waiting.values().map(|i| if let Intent::Bans(bans) = i { bans.len() } else { 0 }).sum()
+        let count = |intent: &Intent| match intent {
+            Intent::Bans(bans) => bans.len(),
+            Intent::Lifts(lifts) => lifts.len(),
+            Intent::Alerts(_) => 0,
+        };
+        self.waiting.values().map(count).sum()
     }
 
     /// Alerts that wait.
@@ -247,13 +294,22 @@ impl Queue {
         self.losses
     }
 
-    /// What the next transaction is to carry: bans before alerts, the oldest first, folded. `most` intents at most.
+    /// What the next transaction is to carry: bans and their ends before alerts, the oldest first, folded. `most` intents at most. The
+    /// end of a ban has a transaction of its own, as the contract has it, and is neither overtaken by later bans nor overtakes earlier ones.
     pub(super) fn batch(&mut self, now: u64, most: usize) -> io::Result<Option<Batch>> {
         self.expire(now)?;
         let mut bans: BTreeMap<BanSubject, Ban> = BTreeMap::new();
         let mut sequences = Vec::new();
         for (&sequence, intent) in &self.waiting {
-            let Intent::Bans(more) = intent else { continue };
+            let more = match intent {
+                Intent::Bans(more) => more,
+                Intent::Lifts(_) if sequences.is_empty() => {
+                    let content = intent.clone();
+                    return Ok(Some(Batch { sequences: vec![sequence], content }));
+                }
+                Intent::Lifts(_) => break,
+                Intent::Alerts(_) => continue,
+            };
             let mut folded = bans.clone();
             for ban in more.iter().filter(|ban| ban.until > now) {
                 let place = folded.entry(ban.subject).or_insert_with(|| ban.clone());
@@ -336,6 +392,11 @@ impl Queue {
         Ok(())
     }
 
+    /// What the intent wants is so already.
+    pub(super) fn needless(&mut self, sequence: u64) -> io::Result<()> {
+        self.remove(sequence)
+    }
+
     /// Moves an intent that the contracts will never take out of the way.
     pub(super) fn set_aside(&mut self, sequence: u64) -> io::Result<()> {
         self.set_aside_file(&self.intent(sequence))?;
@@ -362,6 +423,7 @@ fn parts(intent: Intent) -> Vec<Intent> {
             bans.iter_mut().for_each(|ban| cut(&mut ban.reason, MAX_REASON_OCTETS));
             bans.chunks(MOST_PER_TRANSACTION).map(|part| Intent::Bans(part.to_vec())).collect()
         }
+        Intent::Lifts(lifts) => lifts.into_iter().map(|lift| Intent::Lifts(vec![lift])).collect(),
         Intent::Alerts(mut alerts) => {
             // The contract refuses an alert of nothing.
             alerts.retain(|alert| alert.count > 0);
