@@ -50,7 +50,7 @@ impl Visitor {
     fn judge(&mut self, addr: SocketAddr, shared: &Shared) -> Result<(), &'static str> {
         let origin = Origin::from(addr.ip());
         self.seat.assign(origin)?;
-        self.trial = match shared.door.admit(origin) {
+        self.trial = match shared.door.admit(addr.ip()) {
             Verdict::Open => None,
             Verdict::Trial(trial) => Some(trial),
             Verdict::Closed => return Err("banned"),

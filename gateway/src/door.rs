@@ -9,23 +9,28 @@
 //! as many proofs are looked at as there are failures left.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{B256, keccak256};
 use flytrap_policy::{BanLedger, BanLimit, Origin, View};
 use tracing::{info, warn};
 
-use crate::config::{Limits, Secret};
+use crate::bans::{Ban, Bans, By, OnChain, Subject};
+use crate::config::Limits;
+use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
-use crate::outbox::{BanNote, Outbox};
+use crate::outbox::Outbox;
 use crate::shared::Peer;
 
 /// Time between two attempts from a banned origin.
 const TRIAL_GAP: Duration = Duration::from_secs(1);
 /// Origins whose failures are remembered, and banned origins of which more is known. Some 100 octets each.
 const TRACKED: usize = 65_536;
+
+/// What bans by this gateway say on chain: public for ever, so the details stay in the log whose hash is the evidence.
+const REASON: &str = "too many failed proofs in a row";
 
 /// The ban ledger, shared bans, and attempts from behind bans.
 #[derive(Debug)]
@@ -34,9 +39,10 @@ pub struct Door {
     ban: Duration,
     failures: u32,
     proof_beats_ban: bool,
-    pseudonym_key: Secret<[u8; 32]>,
+    bans: Arc<Bans>,
     mirror: Arc<Mirror>,
     outbox: Outbox,
+    log: Arc<LogBudget>,
     metrics: Arc<Metrics>,
 }
 
@@ -51,14 +57,11 @@ struct Inner {
 
 #[derive(Debug)]
 struct Banned {
-    pseudonym: B256,
     /// Forgotten from here on, unless renewed.
     until: Instant,
     next_trial: Instant,
     /// Number of the attempt that is under way.
     on_trial: Option<u64>,
-    /// The ban was seen on chain, so that its absence there means that it was lifted.
-    seen_on_chain: bool,
 }
 
 /// What is done with a connection that was just accepted.
@@ -92,40 +95,53 @@ fn locked(inner: &Mutex<Inner>) -> std::sync::MutexGuard<'_, Inner> {
 }
 
 impl Door {
-    /// An empty ledger; bans on chain are read from `mirror`.
+    /// A ledger with the bans of an earlier run that are in `bans`; those on chain are read from `mirror`.
     pub fn new(
         limits: &Limits,
-        pseudonym_key: Secret<[u8; 32]>,
+        bans: Arc<Bans>,
         mirror: Arc<Mirror>,
         outbox: Outbox,
+        log: Arc<LogBudget>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let ledger = BanLedger::new(BanLimit {
+        let mut ledger = BanLedger::new(BanLimit {
             failures: limits.failures,
             duration: limits.ban,
             tracked: TRACKED,
         });
+        let (now, time) = (Instant::now(), mirror.now());
+        for ban in bans.page(None, usize::MAX, time) {
+            if let (Subject::Origin(origin), By::Gateway) = (ban.subject, ban.by) {
+                // The clock may have been set back since: it lasts no longer than it was to in all.
+                let left = ban.until.saturating_sub(ban.since.max(time));
+                let left = Duration::from_secs(left);
+                ledger.restore(origin, now + left, now);
+            }
+        }
         Self {
             inner: Arc::new(Mutex::new(Inner { ledger, banned: HashMap::new(), trials: 0 })),
             ban: limits.ban,
             failures: limits.failures,
             proof_beats_ban: limits.proof_beats_ban,
-            pseudonym_key,
+            bans,
             mirror,
             outbox,
+            log,
             metrics,
         }
     }
 
-    /// What to do with a connection from `origin`.
-    pub fn admit(&self, origin: Origin) -> Verdict {
-        self.admit_at(origin, Instant::now())
+    /// What to do with a connection from `address`.
+    pub fn admit(&self, address: IpAddr) -> Verdict {
+        if self.bans.operators_until(address, self.mirror.now()).is_some() {
+            return Verdict::Closed;
+        }
+        self.admit_at(address.into(), Instant::now())
     }
 
     fn admit_at(&self, origin: Origin, now: Instant) -> Verdict {
         let (view, time) = (self.mirror.peek(), self.mirror.now());
-        let pseudonym = self.pseudonym(origin);
-        let on_chain = view.origin_banned(pseudonym, time);
+        let on_chain = self.bans.is_on_chain(&Subject::Origin(origin), &view, time);
         let mut inner = locked(&self.inner);
         if !on_chain && !inner.ledger.is_banned(origin, now) {
             return Verdict::Open;
@@ -134,10 +150,9 @@ impl Door {
             return Verdict::Closed;
         }
         let number = inner.trials.wrapping_add(1);
-        let Some(banned) = inner.remember(origin, pseudonym, now, now + self.ban) else {
+        let Some(banned) = inner.remember(origin, now, now + self.ban) else {
             return Verdict::Closed;
         };
-        banned.seen_on_chain |= on_chain;
         if banned.on_trial.is_some() || now < banned.next_trial {
             return Verdict::Closed;
         }
@@ -149,12 +164,18 @@ impl Door {
 
     /// Whether a proof of `peer` may still be looked at: no if its origin was banned since it was admitted.
     pub fn may_try(&self, peer: &Peer) -> bool {
-        peer.trial.is_some() || !locked(&self.inner).ledger.is_banned(peer.origin, Instant::now())
+        self.bans.operators_until(peer.addr.ip(), self.mirror.now()).is_none()
+            && (peer.trial.is_some()
+                || !locked(&self.inner).ledger.is_banned(peer.origin, Instant::now()))
     }
 
     /// Counts a failed proof, and bans the origin here and on chain if it was one too many. `rule` says which kind.
     pub fn failed(&self, peer: &Peer, rule: &'static str) {
-        self.failed_at(peer.origin, rule, Instant::now());
+        if self.log.may_say() {
+            // `docs/abuse.md` has filters for this very sentence.
+            warn!(listener = %peer.listener.name, "failed proof from {}: {rule}", peer.addr.ip());
+        }
+        self.failed_at(peer.addr.ip(), rule, Instant::now());
     }
 
     /// A proof was accepted: failures of the origin count from zero again.
@@ -167,50 +188,70 @@ impl Door {
         }
     }
 
-    fn failed_at(&self, origin: Origin, rule: &'static str, now: Instant) {
-        let pseudonym = self.pseudonym(origin);
+    fn failed_at(&self, address: IpAddr, rule: &'static str, now: Instant) {
+        let origin = Origin::from(address);
         let until = {
             let mut inner = locked(&self.inner);
             let Some(until) = inner.ledger.record_failure(origin, now) else { return };
-            if let Some(banned) = inner.remember(origin, pseudonym, now, until) {
+            if let Some(banned) = inner.remember(origin, now, until) {
                 banned.until = until;
                 banned.next_trial = now + TRIAL_GAP;
-                banned.seen_on_chain = false;
             }
             until
         };
         self.metrics.bans.inc();
-        let at = self.mirror.now();
-        let ends = at.saturating_add(until.duration_since(now).as_secs());
+        let (subject, at) = (Subject::Origin(origin), self.mirror.now());
+        if self.bans.get(&subject, at).is_some_and(|ban| ban.by == By::Operator) {
+            // A connection of before. What a person decided stays as it is, and on chain too.
+            return;
+        }
+        let pseudonym = self.bans.pseudonym(&subject).unwrap_or_default();
         // The chain gets only the hash; who has this line of the log can show what it stood for.
         let evidence = format!(
             "flytrap ban of origin {pseudonym}: {} failed proofs in a row, the last {rule} at {at}",
             self.failures.saturating_add(1)
         );
-        let hash = keccak256(evidence.as_bytes());
-        warn!(origin = %pseudonym, rule, until = ends, evidence, evidence_hash = %hash, "origin banned");
-        self.outbox.ban(BanNote { origin: pseudonym, until: ends, evidence: hash });
+        let ban = Ban {
+            subject,
+            until: at.saturating_add(until.duration_since(now).as_secs()),
+            since: at,
+            by: By::Gateway,
+            reason: REASON.to_owned(),
+            evidence,
+            chain: OnChain::Untold,
+        };
+        let hash = ban.evidence_hash();
+        // `docs/abuse.md` has filters for this very sentence.
+        warn!(
+            origin = %pseudonym, rule, evidence = ban.evidence, evidence_hash = %hash,
+            "banned {subject} from {address} until {}: {REASON}", ban.until
+        );
+        self.outbox.ban(&ban);
+        if let Err(full) = self.bans.add(ban, at) {
+            // It holds here all the same, but not after a restart before the chain has it.
+            self.metrics.notes_dropped.inc();
+            warn!(error = %full, origin = %pseudonym, "a ban is not kept for a restart");
+        }
     }
 
-    /// Lifts local bans that were seen on chain and are there no longer. Called whenever the mirror moved.
-    pub fn follow(&self, view: &View, time: u64) {
+    /// Forgets the failures of an origin and its ban.
+    pub fn forgive(&self, origin: Origin) {
+        locked(&self.inner).ledger.lift(origin);
+    }
+
+    /// Lifts local bans that were seen on chain and are there no longer. Called whenever the mirror moved. Returns whose bans ended so.
+    pub fn follow(&self, view: &View, time: u64) -> Vec<Subject> {
+        let lifted = self.bans.follow(view, time);
         let now = Instant::now();
         let inner = &mut *locked(&self.inner);
-        inner.banned.retain(|origin, banned| {
-            if view.origin_banned(banned.pseudonym, time) {
-                banned.seen_on_chain = true;
-                return true;
-            }
-            if std::mem::take(&mut banned.seen_on_chain) && inner.ledger.is_banned(*origin, now) {
+        for subject in &lifted {
+            if let Subject::Origin(origin) = subject {
                 inner.ledger.lift(*origin);
-                info!(origin = %banned.pseudonym, "ban lifted on chain");
             }
-            banned.on_trial.is_some() || now < banned.until
-        });
-    }
-
-    fn pseudonym(&self, origin: Origin) -> B256 {
-        origin.pseudonym(self.pseudonym_key.expose())
+            info!("ban of {subject} lifted on chain");
+        }
+        inner.banned.retain(|_, banned| banned.on_trial.is_some() || now < banned.until);
+        lifted
     }
 }
 
@@ -227,7 +268,6 @@ impl Inner {
     fn remember(
         &mut self,
         origin: Origin,
-        pseudonym: B256,
         now: Instant,
         until: Instant,
     ) -> Option<&mut Banned> {
@@ -237,47 +277,49 @@ impl Inner {
                 return None;
             }
         }
-        Some(self.banned.entry(origin).or_insert(Banned {
-            pseudonym,
-            until,
-            next_trial: now,
-            on_trial: None,
-            seen_on_chain: false,
-        }))
+        Some(self.banned.entry(origin).or_insert(Banned { until, next_trial: now, on_trial: None }))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
-    use alloy_primitives::{Address, U256};
+    use alloy_primitives::{Address, B256, U256};
     use flytrap_policy::{Event, NamingPolicy, Options, Registry, Stamp};
     use prometheus_client::registry::Registry as Series;
 
     use super::*;
-    use crate::config::ChainConfig;
+    use crate::config::{ChainConfig, Secret};
     use crate::mirror::MirrorWriter;
 
     const BAN: Duration = Duration::from_secs(600);
     const TICK: Duration = Duration::from_millis(1);
     const KEY: [u8; 32] = [7; 32];
 
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
     fn origin(last: u8) -> Origin {
-        Origin::from(IpAddr::from([192, 0, 2, last]))
+        Origin::from(address(last))
     }
 
     fn door(proof_beats_ban: bool) -> (Door, MirrorWriter) {
+        door_after(proof_beats_ban, Vec::new())
+    }
+
+    /// A door of a later run.
+    fn door_after(proof_beats_ban: bool, left: Vec<Ban>) -> (Door, MirrorWriter) {
         let metrics = Metrics::register(&mut Series::default());
         let (mirror, writer) = Mirror::new(&ChainConfig::for_tests(), Options::default());
         let limits = Limits { failures: 5, ban: BAN, proof_beats_ban, ..Limits::for_tests() };
-        let outbox = Outbox::new(true, metrics.clone());
-        (Door::new(&limits, Secret::new(KEY), mirror, outbox, metrics), writer)
+        let bans = Arc::new(Bans::new(Secret::new(KEY), left));
+        let outbox = Outbox::new(true, bans.clone(), metrics.clone());
+        (Door::new(&limits, bans, mirror, outbox, Arc::default(), metrics), writer)
     }
 
-    fn fail(door: &Door, origin: Origin, times: usize, now: Instant) {
+    fn fail(door: &Door, last: u8, times: usize, now: Instant) {
         for _ in 0..times {
-            door.failed_at(origin, "bad_signature", now);
+            door.failed_at(address(last), "bad_signature", now);
         }
     }
 
@@ -320,9 +362,9 @@ mod tests {
     #[test]
     fn five_failures_leave_the_door_open_and_the_sixth_closes_it_for_that_origin() {
         let ((door, _writer), start) = (door(false), Instant::now());
-        fail(&door, origin(1), 5, start);
+        fail(&door, 1, 5, start);
         assert!(matches!(door.admit_at(origin(1), start), Verdict::Open));
-        fail(&door, origin(1), 1, start);
+        fail(&door, 1, 1, start);
         assert!(matches!(door.admit_at(origin(1), start), Verdict::Closed));
         assert!(matches!(door.admit_at(origin(2), start), Verdict::Open));
         assert!(matches!(door.admit_at(origin(1), start + BAN - TICK), Verdict::Closed));
@@ -332,7 +374,7 @@ mod tests {
     #[test]
     fn behind_a_ban_one_attempt_at_a_time_and_a_second_is_let_through() {
         let ((door, _writer), start) = (door(true), Instant::now());
-        fail(&door, origin(1), 6, start);
+        fail(&door, 1, 6, start);
         let early = start + TRIAL_GAP - TICK;
         assert!(matches!(door.admit_at(origin(1), early), Verdict::Closed), "within the second");
         let Verdict::Trial(trial) = door.admit_at(origin(1), start + TRIAL_GAP) else {
@@ -348,7 +390,7 @@ mod tests {
     #[test]
     fn an_attempt_that_ended_late_does_not_end_the_one_after_it() {
         let ((door, _writer), start) = (door(true), Instant::now());
-        fail(&door, origin(1), 6, start);
+        fail(&door, 1, 6, start);
         let admit = |seconds| door.admit_at(origin(1), start + seconds * TRIAL_GAP);
         let Verdict::Trial(first) = admit(1) else { panic!("no first attempt") };
         locked(&door.inner).end_trial(&first);
@@ -369,7 +411,7 @@ mod tests {
     fn a_ban_lifted_on_chain_is_lifted_here() {
         let ((door, writer), now) = (door(false), Instant::now());
         let mut events = vec![banned_on_chain(origin(1))];
-        fail(&door, origin(1), 6, now);
+        fail(&door, 1, 6, now);
         let follow = |version, events: &[Event]| {
             let view = view(version, events);
             writer.publish(view.clone());
@@ -384,10 +426,32 @@ mod tests {
         assert!(matches!(door.admit_at(origin(1), now), Verdict::Open));
     }
 
+    /// THREATS A27
+    #[test]
+    fn a_ban_of_an_earlier_run_holds_before_anything_is_seen_of_the_chain() {
+        let (before, _writer) = door(false);
+        fail(&before, 1, 6, Instant::now());
+        let left = before.bans.page(None, 10, 0);
+        assert_eq!(left.len(), 1);
+        let ((door, _writer), now) = (door_after(false, left), Instant::now());
+        assert!(matches!(door.admit_at(origin(1), now), Verdict::Closed));
+        assert!(matches!(door.admit_at(origin(2), now), Verdict::Open));
+        assert!(matches!(door.admit_at(origin(1), now + BAN + TICK), Verdict::Open));
+    }
+
+    #[test]
+    fn an_operators_ban_is_beaten_by_no_proof() {
+        let (door, _writer) = door(true);
+        let ban = crate::bans::tests::ban("192.0.2.0/30".parse().unwrap(), u64::MAX);
+        door.bans.add(Ban { by: By::Operator, ..ban }, 1).unwrap();
+        assert!(matches!(door.admit(address(1)), Verdict::Closed));
+        assert!(matches!(door.admit(address(4)), Verdict::Open));
+    }
+
     #[test]
     fn a_hundred_failures_at_once_make_one_ban() {
         let (door, _writer) = door(true);
-        fail(&door, origin(1), 100, Instant::now());
+        fail(&door, 1, 100, Instant::now());
         assert_eq!(door.metrics.bans.get(), 1);
     }
 }

@@ -3,15 +3,19 @@
 //! A connection comes in through [`listener`], is unwrapped and passes the [`door`] in [`arrival`], and becomes a [`session`], which
 //! decides about each packet from the [`mirror`] and moves octets between client and broker ([`upstream`], chosen by [`upstreams`]). The
 //! mirror is written by the chain follower alone; what sessions have to tell the chain they leave in the [`outbox`]. Where tokens count
-//! once, those that did are in [`used_tokens`]; where contract wallets are taken, they are asked at the [`wallet_desk`]. [`server`] starts and stops
+//! once, those that did are in [`used_tokens`]; where contract wallets are taken, they are asked at the [`wallet_desk`]. What a
+//! client does after its proof is held against it by [`conduct`]; who is banned, by whatever, stands in [`bans`]. [`server`] starts and stops
 //! it all, [`health`] says how it is.
 
 pub mod arrival;
+pub mod bans;
 pub mod check;
+pub mod conduct;
 pub mod config;
 pub mod door;
 pub mod health;
 pub mod listener;
+pub mod log_budget;
 pub mod metrics;
 pub mod mirror;
 pub mod outbox;

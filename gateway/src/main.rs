@@ -1,5 +1,6 @@
 //! `flytrap-gateway`: stands in front of an MQTT broker and lets through what the contracts allow.
 
+mod bans_command;
 mod key;
 
 use std::io::IsTerminal as _;
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use bans_command::BansCommand;
 use eyre::{WrapErr as _, eyre};
 use flytrap_gateway::config::Config;
 use flytrap_gateway::{check, health, server, tls};
@@ -51,6 +53,13 @@ enum Command {
     /// Make the gateway's key, or tell its address.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// List, add and lift bans at a running gateway. Ends with 1 if it was not done.
+    Bans {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        what: BansCommand,
+    },
     /// Ask a running gateway whether it is ready. Ends with 0 only if it is.
     Health {
         /// `health.bind` of the gateway, as host:port or URL.
@@ -60,6 +69,27 @@ enum Command {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
         timeout: u64,
     },
+}
+
+/// Which gateway: by its configuration or by its state directory.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// The configuration file of the gateway that runs.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its `state_dir`.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn state_dir(self) -> eyre::Result<PathBuf> {
+        match (self.state_dir, self.config) {
+            (Some(state_dir), _) => Ok(state_dir),
+            (None, config) => Config::state_dir(&config.unwrap_or_default()).map_err(|e| eyre!(e)),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +152,12 @@ fn act(command: Command) -> eyre::Result<ExitCode> {
             })
         }
         Command::Key(command) => command.act().map(|()| ExitCode::SUCCESS),
+        Command::Bans { place, what } => {
+            let state_dir = place.state_dir()?;
+            let runtime = runtime()?;
+            runtime.block_on(bans_command::act(&state_dir, what))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Health { address, timeout } => {
             println!("{}", health::ask(&address, Duration::from_secs(timeout))?);
             Ok(ExitCode::SUCCESS)

@@ -35,6 +35,14 @@ pub struct Metrics {
     pub authorizations: Family<AuthorizationLabel, Counter>,
     /// Bans of an origin by this gateway.
     pub bans: Counter,
+    /// Bans of a wallet or device key by this gateway, by what there was too much of.
+    wallet_bans: Family<ForLabel, Counter>,
+    /// Times that changes of the bans could not be written to the disk.
+    pub bans_unwritten: Counter,
+    /// Times that a client was not read for a while because it went past a rate, by which.
+    throttled: Family<RateLabel, Counter>,
+    /// Sessions that ended, by why.
+    sessions_ended: Family<EndLabel, Counter>,
     /// Alerts and bans that did not fit and were only counted.
     pub notes_dropped: Counter,
     /// Times that the certificates of a listener were read again, by outcome.
@@ -118,6 +126,27 @@ pub struct ReloadLabel {
     pub outcome: &'static str,
 }
 
+/// What there was too much of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForLabel {
+    /// `refusals`, `faults`, `connects`.
+    cause: &'static str,
+}
+
+/// Which rate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RateLabel {
+    /// `messages`, `octets`, `requests`; of all sessions of a wallet `wallet_messages`, `wallet_octets`; of new ones `connects`.
+    rate: &'static str,
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabel {
+    /// `End::word`.
+    end: &'static str,
+}
+
 /// Which way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabel {
@@ -153,6 +182,10 @@ impl Metrics {
             authentications: Family::default(),
             authorizations: Family::default(),
             bans: Counter::default(),
+            wallet_bans: Family::default(),
+            bans_unwritten: Counter::default(),
+            throttled: Family::default(),
+            sessions_ended: Family::default(),
             notes_dropped: Counter::default(),
             tls_reloads: Family::default(),
             broker_dials: Family::default(),
@@ -191,6 +224,22 @@ impl Metrics {
             m.authorizations.clone(),
         );
         registry.register("bans", "Origins banned by this gateway", m.bans.clone());
+        registry.register(
+            "wallet_bans",
+            "Wallets and device keys banned by this gateway for what they did, by cause",
+            m.wallet_bans.clone(),
+        );
+        registry.register(
+            "bans_unwritten",
+            "Failures to write changes of the bans to the disk",
+            m.bans_unwritten.clone(),
+        );
+        registry.register(
+            "throttled",
+            "Clients held up because they went past a rate, by rate",
+            m.throttled.clone(),
+        );
+        registry.register("sessions_ended", "Sessions that ended, by why", m.sessions_ended.clone());
         registry.register(
             "notes_dropped",
             "Alerts and bans that did not fit and were only counted",
@@ -240,6 +289,26 @@ impl Metrics {
     /// Counts one decision; not for allowed packets, which [`Traffic`] counts.
     pub fn authorized(&self, action: &'static str, outcome: &'static str) {
         self.authorizations.get_or_create(&AuthorizationLabel { action, outcome }).inc();
+    }
+
+    /// Counts one ban of a wallet or device key.
+    pub fn wallet_banned(&self, cause: &'static str) {
+        self.wallet_bans.get_or_create(&ForLabel { cause }).inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn wallet_bans_for(&self, cause: &'static str) -> u64 {
+        self.wallet_bans.get_or_create(&ForLabel { cause }).get()
+    }
+
+    /// Counts one client that is held up.
+    pub fn throttled(&self, rate: &'static str) {
+        self.throttled.get_or_create(&RateLabel { rate }).inc();
+    }
+
+    /// Counts the end of one session.
+    pub fn session_ended(&self, end: &'static str) {
+        self.sessions_ended.get_or_create(&EndLabel { end }).inc();
     }
 
     /// Counts one connection dropped before MQTT began.

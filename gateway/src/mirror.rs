@@ -129,6 +129,11 @@ impl Mirror {
         self.view.load()
     }
 
+    /// Whether any view was published yet.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
     /// Version of the newest view: equal as long as nothing that a decision could depend on has changed, but time.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)

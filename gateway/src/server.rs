@@ -15,7 +15,7 @@ use std::time::Duration;
 use flytrap_chain::signer::SignerError;
 use flytrap_chain::{
     Deployment, DeploymentError, FollowError, Follower, FollowerConfig, Submitter, SubmitterConfig,
-    SubmitterError,
+    SubmitterError, SubmitterHandle,
 };
 use flytrap_policy::credential::Site;
 use prometheus_client::registry::Registry;
@@ -27,9 +27,13 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
+use crate::bans::control::{self, Office};
+use crate::bans::{Bans, OnChain, Shelf, Unreadable};
+use crate::conduct::Conduct;
 use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
 use crate::door::Door;
 use crate::health::{self, Vitals, VitalsCollector};
+use crate::log_budget::LogBudget;
 use crate::listener::{BindError, Listener, check_open_files};
 use crate::metrics::{Metrics, ReloadLabel};
 use crate::mirror::Mirror;
@@ -84,6 +88,12 @@ pub enum ServerError {
     /// The tokens that were used.
     #[error("{0}; mend it, or remove the file: every token then counts once more")]
     UsedTokens(#[from] Unwritten),
+    /// The bans of an earlier run.
+    #[error("{0}; restore it, or remove it: bans of this gateway that are not on chain then end")]
+    Bans(#[from] Unreadable),
+    /// Where `flytrap-gateway bans` is answered.
+    #[error("control socket in `state_dir`: {0}; make it a directory on a file system that has sockets")]
+    Control(io::Error),
     /// Health and metrics can no longer be served.
     #[error("health and metrics cannot be served: {0}")]
     Health(io::Error),
@@ -144,13 +154,27 @@ pub async fn run(
         }
     };
     let submitter_health = submitter.as_ref().map(|(_, handle)| handle.health());
-    let outbox = Outbox::new(submitter.is_some(), metrics.clone());
+    let (shelf, left) = Shelf::open(&config.state_dir, mirror.now())?;
+    let bans = Arc::new(Bans::new(pseudonym_key, left));
+    let control = control::bind(&config.state_dir).map_err(ServerError::Control)?;
+    let outbox = Outbox::new(submitter.is_some(), bans.clone(), metrics.clone());
+    let log = Arc::new(LogBudget::default());
     let door = Arc::new(Door::new(
         &config.limits,
-        pseudonym_key,
+        bans.clone(),
+        mirror.clone(),
+        outbox.clone(),
+        log.clone(),
+        metrics.clone(),
+    ));
+    let conduct = Arc::new(Conduct::new(
+        config.conduct.limit,
+        config.conduct.ban,
+        bans.clone(),
         mirror.clone(),
         outbox.clone(),
         metrics.clone(),
+        stop.clone(),
     ));
     let wallet_desk = config
         .authentication
@@ -179,6 +203,8 @@ pub async fn run(
         config: config.clone(),
         mirror: mirror.clone(),
         door: door.clone(),
+        conduct: conduct.clone(),
+        log,
         outbox: outbox.clone(),
         metrics: metrics.clone(),
         upstreams: upstreams.clone(),
@@ -195,7 +221,30 @@ pub async fn run(
         let after = after.clone();
         async move { follower.run(after).await.map_err(ServerError::from) }
     });
-    parts.spawn("door", follow_mirror(door, mirror.clone(), after.clone()));
+    let office = Office {
+        bans: bans.clone(),
+        door,
+        conduct,
+        mirror: mirror.clone(),
+        outbox: outbox.clone(),
+    };
+    let queue = submitter.as_ref().map(|(_, handle)| handle.clone());
+    parts.spawn("bans", follow_mirror(office.clone(), queue, after.clone()));
+    parts.spawn("control", {
+        let after = after.clone();
+        async move {
+            control::serve(control, office, after).await;
+            Ok(())
+        }
+    });
+    // After all that bans: what they did last is written too.
+    outward.spawn("ban ledger", {
+        let (metrics, last) = (metrics.clone(), last.clone());
+        async move {
+            shelf.run(bans, metrics, last).await;
+            Ok(())
+        }
+    });
     for broker in upstreams.all() {
         let (broker, every, after) = (broker.clone(), config.broker.probe_interval, after.clone());
         parts.spawn("broker probe", async move {
@@ -383,19 +432,41 @@ async fn reload_certificates(
     }
 }
 
-/// Tells the door when the mirror moved.
+/// Lets bans follow the chain when the mirror moved. At its first sight, bans of an earlier run that never got into the queue towards the
+/// chain are handed in: a kill may have come in between.
 async fn follow_mirror(
-    door: Arc<Door>,
-    mirror: Arc<Mirror>,
+    office: Office,
+    queue: Option<SubmitterHandle>,
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
-    let mut moved = mirror.changed();
+    let mut moved = office.mirror.changed();
+    let mut left_over = queue;
     loop {
+        // Before there is a view every ban that was on chain would look lifted.
+        if office.mirror.is_synced() {
+            office.follow();
+            if let Some(queue) = left_over.take() {
+                hand_in_left_over(&office, &queue).await;
+            }
+        }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             changed = moved.changed() => if changed.is_err() { return Ok(()) },
         }
-        door.follow(&mirror.current(), mirror.now());
+    }
+}
+
+async fn hand_in_left_over(office: &Office, queue: &SubmitterHandle) {
+    for ban in office.bans.page(None, usize::MAX, office.mirror.now()) {
+        let Some(subject) = office.outbox.subject_on_chain(&ban.subject) else { continue };
+        if ban.chain != OnChain::Untold {
+            continue;
+        }
+        if queue.holds_ban(subject).await {
+            office.bans.told([ban.subject], OnChain::Queued);
+        } else {
+            office.outbox.ban(&ban);
+        }
     }
 }
 

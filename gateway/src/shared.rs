@@ -8,8 +8,10 @@ use flytrap_policy::credential::Site;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::conduct::Conduct;
 use crate::config::{Config, ListenerConfig};
 use crate::door::{Door, Trial};
+use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
@@ -27,6 +29,10 @@ pub struct Shared {
     pub mirror: Arc<Mirror>,
     /// Failed proofs and banned origins.
     pub door: Arc<Door>,
+    /// Live sessions, and what is held against whoever has them.
+    pub conduct: Arc<Conduct>,
+    /// Lines of the log that clients may cause.
+    pub log: Arc<LogBudget>,
     /// Where alerts for the chain go.
     pub outbox: Outbox,
     /// Counters.

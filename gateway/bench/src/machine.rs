@@ -7,10 +7,10 @@ use alloy_primitives::{Address, B256, U256};
 use clap::ValueEnum;
 use eyre::{Result, bail, eyre};
 use flytrap_gateway::config::DenyAction;
-use flytrap_gateway::session::{Clock, Lane, Machine, Terms};
+use flytrap_gateway::session::{Clock, Lane, Machine, Pace, Rates, Terms};
 use flytrap_mqtt::{Connect, FromBroker, QoS, Version, frame, read_from_broker};
 use flytrap_policy::{
-    Credential, CredentialKind, Event, NamingPolicy, Offer, OfferMode, Options, Principal,
+    Credential, CredentialKind, Event, NamingPolicy, Offer, OfferMode, Options, Principal, Rate,
     Registry, Right, Stamp, Traits, View, topic_id,
 };
 
@@ -44,6 +44,7 @@ const TOPICS: u32 = 1_000;
 /// A session whose right stands on a grant, and the packets of one read.
 pub(crate) struct Steady {
     machine: Machine,
+    pace: Pace,
     way: Way,
     octets: Vec<u8>,
     frames: u64,
@@ -75,6 +76,8 @@ impl Steady {
             deny_action: DenyAction::Acknowledge,
             max_packet_octets: 1024 * 1024,
             max_subscriptions: 100,
+            max_in_flight: 100,
+            session_expiry_cap: 3600,
         };
         let view = view()?;
         let clock = Clock { now: NOW, elapsed: Duration::ZERO };
@@ -86,6 +89,7 @@ impl Steady {
         let octets = packets::publishes(&topic(7, "/temperature"), qos, 64, frames);
         Ok(Self {
             machine,
+            pace: Pace::new(rates(), Arc::default(), Duration::ZERO),
             way,
             octets,
             frames: frames.into(),
@@ -116,6 +120,11 @@ impl Steady {
                 bail!("not everything was forwarded as it came");
             }
             self.machine.heard_client(true);
+            // Rates are charged once for what a read brought.
+            if self.way == Way::Publish {
+                let used = std::mem::take(&mut self.machine.used);
+                self.pace.charge(used, clock.elapsed).map_err(|end| eyre!("{end}"))?;
+            }
             self.forwarded += self.frames;
             self.ahead.clear();
             self.back.clear();
@@ -126,6 +135,18 @@ impl Steady {
     /// Packets forwarded so far.
     pub(crate) fn forwarded(&self) -> u64 {
         self.forwarded
+    }
+}
+
+/// So high that nothing is held up, and yet counted.
+fn rates() -> Rates {
+    let rate = Rate::new(u64::from(u32::MAX), Duration::from_secs(1), Duration::from_secs(3_600));
+    Rates {
+        session_messages: rate,
+        session_octets: rate,
+        session_requests: rate,
+        wallet_messages: rate,
+        wallet_octets: rate,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Puts bans and alerts on chain, each exactly once, whatever happens in between.
+//! Puts bans, their ends, and alerts on chain, each exactly once, whatever happens in between.
 //!
 //! What is handed in is in a file before [`SubmitterHandle::submit`] returns, and stays there until a transaction that carries it
 //! is `confirmations` deep. A transaction is in a file, signed, before it is first sent, so that after a crash the same octets
@@ -84,6 +84,8 @@ pub struct AlertRecord {
 pub enum Intent {
     /// Bans, in `IBrokerRegistry`.
     Bans(Vec<Ban>),
+    /// Ends of bans, there too. What waits of a ban that is lifted goes nowhere any more.
+    Lifts(Vec<BanSubject>),
     /// Alerts, in `IAuditLog`.
     Alerts(Vec<AlertRecord>),
 }
@@ -133,7 +135,7 @@ pub struct SubmitterConfig {
     pub max_gas_per_day: u64,
     /// Most wei in a day (UTC).
     pub max_wei_per_day: U256,
-    /// Most bans that wait; more are refused.
+    /// Most bans and ends of bans that wait; more are refused.
     pub max_bans: usize,
     /// Most different alerts that wait; of more the oldest are dropped, and counted.
     pub max_alerts: usize,
@@ -247,6 +249,11 @@ impl SubmitterHandle {
         pushed
     }
 
+    /// Whether a ban against `subject` waits to be put on chain. False if the submitter has stopped.
+    pub async fn holds_ban(&self, subject: BanSubject) -> bool {
+        self.with(move |queue| queue.holds_ban(subject)).await.unwrap_or(false)
+    }
+
     /// How it is doing.
     #[must_use]
     pub fn health(&self) -> Arc<SubmitterHealth> {
@@ -281,12 +288,19 @@ fn unix_now_ms() -> u64 {
     u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
 }
 
+impl BanSubject {
+    /// Kind and subject, as the contract wants them.
+    pub(crate) fn encoded(&self) -> (u8, B256) {
+        match *self {
+            Self::Wallet(wallet) => (0, wallet.into_word()),
+            Self::Origin(pseudonym) => (1, pseudonym),
+        }
+    }
+}
+
 impl Ban {
     pub(crate) fn encoded(&self) -> IBrokerRegistry::Ban {
-        let (kind, subject): (u8, B256) = match self.subject {
-            BanSubject::Wallet(wallet) => (0, wallet.into_word()),
-            BanSubject::Origin(pseudonym) => (1, pseudonym),
-        };
+        let (kind, subject) = self.subject.encoded();
         IBrokerRegistry::Ban {
             kind,
             subject,

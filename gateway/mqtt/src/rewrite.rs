@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use crate::encode::{PropertyWriter, packet, put_binary, put_text};
 use crate::frame::put_variable_byte_integer;
 use crate::{
-    ConnAck, Connect, Properties, Property, Publish, SubAck, Subscribe, UnsubAck, Unsubscribe,
+    ConnAck, Connect, Disconnect, Properties, Property, Publish, SubAck, Subscribe, UnsubAck, Unsubscribe,
     Version, Will, kind,
 };
 
@@ -144,6 +144,8 @@ pub struct ConnAckChange<'a> {
     pub session_expiry: Option<u32>,
     /// Sets the largest packet that the client may send, octets, if the broker's is not smaller.
     pub maximum_packet_size_cap: Option<u32>,
+    /// Sets how many unacknowledged QoS 1 and 2 messages the client may send, if the broker takes more.
+    pub receive_maximum_cap: Option<NonZeroU16>,
 }
 
 /// Appends the CONNACK as it goes to the client: changed as `change` says, other properties as they
@@ -160,8 +162,11 @@ pub fn rewrite_connack(connack: &ConnAck<'_>, change: &ConnAckChange<'_>, out: &
                 (Some(broker), Some(cap)) => Some(broker.min(cap)),
                 (broker, cap) => broker.or(cap),
             };
+            let receive_maximum =
+                change.receive_maximum_cap.filter(|cap| *cap < connack.receive_maximum);
             for (property, octets) in connack.properties.with_octets() {
                 let is_left_out = match property {
+                    Property::ReceiveMaximum(_) => receive_maximum.is_some(),
                     Property::AssignedClientIdentifier(_) | Property::MaximumPacketSize(_) => true,
                     Property::AuthenticationMethod(_) | Property::AuthenticationData(_) => {
                         change.authentication_method.is_some()
@@ -178,6 +183,8 @@ pub fn rewrite_connack(connack: &ConnAck<'_>, change: &ConnAckChange<'_>, out: &
             added.u32(crate::property::id::MAXIMUM_PACKET_SIZE, maximum);
             added.u32(crate::property::id::SESSION_EXPIRY_INTERVAL, change.session_expiry);
             added.u16(crate::property::id::SERVER_KEEP_ALIVE, change.server_keep_alive);
+            let messages = receive_maximum.map(NonZeroU16::get);
+            added.u16(crate::property::id::RECEIVE_MAXIMUM, messages);
             let id = change.assigned_client_id;
             added.text(crate::property::id::ASSIGNED_CLIENT_IDENTIFIER, id);
             let method = change.authentication_method;
@@ -280,6 +287,25 @@ pub fn rewrite_unsuback(
         if unsuback.version.is_v5() {
             out.extend(codes);
         }
+    });
+}
+
+/// Appends a DISCONNECT of a client with its session expiry lowered to `cap` seconds, if it has one that is longer; the reason and
+/// other properties stay as they came. MQTT 5 only; before, there is nothing to change.
+pub fn rewrite_disconnect(disconnect: &Disconnect<'_>, cap: u32, out: &mut Vec<u8>) {
+    packet(kind::DISCONNECT << 4, out, |out| {
+        out.push(disconnect.reason);
+        PropertyWriter::write(out, |out| {
+            for (property, octets) in disconnect.properties.with_octets() {
+                match property {
+                    Property::SessionExpiryInterval(seconds) => {
+                        out.push(property.id());
+                        out.extend_from_slice(&seconds.min(cap).to_be_bytes());
+                    }
+                    _ => out.extend_from_slice(octets),
+                }
+            }
+        });
     });
 }
 

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::num::NonZeroU16;
+
 use common::*;
 use flytrap_mqtt::*;
 use proptest::prelude::*;
@@ -248,6 +250,7 @@ fn a_connack_gets_what_the_gateway_owns() {
         server_keep_alive: Some(60),
         session_expiry: Some(9),
         maximum_packet_size_cap: Some(6_000),
+        receive_maximum_cap: NonZeroU16::new(8),
     };
     let mut out = Vec::new();
     rewrite_connack(&connack, &change, &mut out);
@@ -262,10 +265,40 @@ fn a_connack_gets_what_the_gateway_owns() {
     assert_eq!(changed.server_keep_alive, Some(60));
     assert_eq!(changed.session_expiry, Some(9));
     assert_eq!(changed.maximum_packet_size.unwrap().get(), 5_000);
+    // The smaller one counts, whoever it is of; it is said once.
+    let change = ConnAckChange { receive_maximum_cap: NonZeroU16::new(6), ..change };
+    let mut out = Vec::new();
+    rewrite_connack(&connack, &change, &mut out);
+    let Ok(FromBroker::ConnAck(changed)) = read_from_broker(Version::V5, whole(&out)) else {
+        panic!("not read")
+    };
+    assert_eq!(changed.receive_maximum.get(), 6);
     // Without a word about it, the identifier of the gateway's making is not shown.
     let mut out = Vec::new();
     rewrite_connack(&connack, &ConnAckChange::default(), &mut out);
     assert!(!out.windows(6).any(|octets| octets == b"wallet"));
+}
+
+#[test]
+fn a_disconnect_asks_for_no_longer_expiry_than_the_cap_and_keeps_all_else() {
+    let build = |expiry: u32| {
+        let of = [
+            property(0x26, [field("k"), field("v")].concat()),
+            property(0x11, expiry.to_be_bytes()),
+            property(0x1F, field("why")),
+        ];
+        packet(0xE0, &[vec![0x04], properties(Version::V5, &of.concat())].concat())
+    };
+    for (asked, sent) in [(59, 59), (60, 60), (61, 60), (u32::MAX, 60)] {
+        let octets = build(asked);
+        let Ok(FromClient::Disconnect(disconnect)) = read_from_client(Version::V5, whole(&octets))
+        else {
+            panic!("not read")
+        };
+        let mut out = Vec::new();
+        rewrite_disconnect(&disconnect, 60, &mut out);
+        assert_eq!(out, build(sent), "{asked} s");
+    }
 }
 
 #[test]

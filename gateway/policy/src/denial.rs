@@ -138,6 +138,20 @@ impl Denial {
         }
     }
 
+    /// Whether only whoever asks can have brought it about. What a topic's owner takes or rules, and what the chain is slow to settle, is
+    /// nobody else's fault, however often it is asked for.
+    #[must_use]
+    pub const fn blames_client(&self) -> bool {
+        !matches!(
+            self,
+            Self::GrantEnded { .. }
+                | Self::NotSettled
+                | Self::Blocked { .. }
+                | Self::HiddenName { .. }
+                | Self::Country { .. }
+        )
+    }
+
     /// The governing topic, where the denial is about one.
     #[must_use]
     pub const fn topic_id(&self) -> Option<B256> {

@@ -11,6 +11,7 @@
 //! All ends are half-open, seconds of Unix time: something holds while `now < until`.
 
 mod alert;
+mod conduct;
 mod country;
 pub mod credential;
 mod denial;
@@ -18,16 +19,19 @@ mod dialect;
 mod event;
 mod origin;
 mod permit;
+mod rate;
 mod registry;
 mod view;
 
 pub use alert::{Alert, AlertFolder, FoldLimit};
+pub use conduct::{ConductLedger, ConductLimit, Offence};
 pub use country::{Countries, Country, CountryMode, CountryRule};
 pub use denial::Denial;
 pub use dialect::Dialect;
 pub use event::{AlertKind, Event, NamingPolicy, Offer, OfferMode, Right, Stamp, Traits};
 pub use origin::{BanLedger, BanLimit, Origin};
 pub use permit::{Basis, FilterPermit, Lease, Permit, Reach};
+pub use rate::{Bucket, Rate, SharedBucket};
 pub use registry::{
     Device, Hidden, Inconsistent, Registry, Topic, hidden_topic_id, is_topic_name, name_commitment,
     topic_id,

@@ -1,7 +1,8 @@
 //! Network origins, and how many failures in a row they may have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Keccak256};
@@ -23,6 +24,17 @@ impl From<IpAddr> for Origin {
             IpAddr::V6(address) => {
                 let [a, b, c, d, e, f, g, h, ..] = address.octets();
                 Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::V4(octets) => IpAddr::from(octets).fmt(f),
+            Self::V6([a, b, c, d, e, g, h, i]) => {
+                write!(f, "{}/64", Ipv6Addr::from([a, b, c, d, e, g, h, i, 0, 0, 0, 0, 0, 0, 0, 0]))
             }
         }
     }
@@ -145,6 +157,22 @@ impl BanLedger {
         }
     }
 
+    /// A ban that began before this ledger did. As after any ban, the next failure once it has ended bans again. False if there is no
+    /// place for it.
+    pub fn restore(&mut self, origin: Origin, until: Instant, now: Instant) -> bool {
+        self.end_bans(now);
+        self.lift(origin);
+        if self.origins.len() >= self.limit.tracked && !self.forget_one() {
+            return false;
+        }
+        self.turn += 1;
+        let failures = self.limit.failures.saturating_add(1);
+        let record = Record { failures, turn: self.turn, banned_until: Some(until) };
+        self.banned.insert((until, origin));
+        self.origins.insert(origin, record);
+        true
+    }
+
     /// Someone who may has lifted the origin's ban: it ends, and the count starts anew.
     pub fn lift(&mut self, origin: Origin) {
         if let Some(record) = self.origins.remove(&origin) {
@@ -245,6 +273,24 @@ mod tests {
         assert!(ledger.is_empty() && ledger.banned.is_empty() && ledger.idle.is_empty());
         assert_eq!(fail(&mut ledger, here, 5, start), []);
         assert_eq!(fail(&mut ledger, here, 1, start).len(), 1);
+    }
+
+    /// A27
+    #[test]
+    fn a_restored_ban_is_as_if_it_had_begun_here() {
+        let (mut ledger, start) = (BanLedger::new(LIMIT), Instant::now());
+        let here = origin(1);
+        fail(&mut ledger, here, 3, start);
+        assert!(ledger.restore(here, start + MINUTE, start));
+        assert!(ledger.is_banned(here, start + MINUTE - TICK));
+        assert!(!ledger.is_banned(here, start + MINUTE));
+        assert_eq!(ledger.record_failure(here, start + MINUTE), Some(start + 2 * MINUTE));
+        // As any other it is not pushed out.
+        for number in 2..1_000 {
+            ledger.record_failure(origin(number), start + MINUTE);
+        }
+        assert!(ledger.is_banned(here, start + 2 * MINUTE - TICK));
+        assert_eq!((ledger.len(), ledger.idle.len() + ledger.banned.len()), (64, 64));
     }
 
     /// A23

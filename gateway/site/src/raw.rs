@@ -272,6 +272,10 @@ pub enum Got {
         reason: Option<String>,
         /// Topic alias maximum.
         aliases: u16,
+        /// Receive maximum.
+        in_flight: u16,
+        /// Session expiry, if it says one.
+        expiry: Option<u32>,
         /// Assigned client id.
         assigned: Option<String>,
         /// Authentication method.
@@ -366,6 +370,8 @@ fn got(version: Version, octets: &[u8]) -> Result<Got> {
             code: connack.code,
             reason: reason(connack.properties),
             aliases: connack.topic_alias_maximum,
+            in_flight: connack.receive_maximum.get(),
+            expiry: connack.session_expiry,
             assigned: connack.assigned_client_id.map(str::to_owned),
             method: connack.authentication_method.map(str::to_owned),
         },

@@ -29,6 +29,10 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
+    pub(super) rates: Rates,
+    #[serde(default)]
+    pub(super) conduct: Conduct,
+    #[serde(default)]
     pub(super) access: Options,
     #[serde(default)]
     pub(super) audit: Audit,
@@ -261,6 +265,9 @@ pub(super) struct Limits {
     pub(super) max_connections: Spanned<usize>,
     pub(super) max_connections_per_origin: Spanned<usize>,
     pub(super) max_packet_octets: Spanned<usize>,
+    pub(super) max_subscriptions: Spanned<usize>,
+    pub(super) max_in_flight: Spanned<u16>,
+    pub(super) session_expiry_cap: Spanned<Span>,
     pub(super) failures: Spanned<u32>,
     pub(super) ban: Spanned<Span>,
     pub(super) proof_beats_ban: bool,
@@ -277,11 +284,65 @@ impl Default for Limits {
             max_connections: count(20_000),
             max_connections_per_origin: count(1_000),
             max_packet_octets: count(1024 * 1024),
+            max_subscriptions: count(10_000),
+            max_in_flight: Spanned::new(0..0, 4_096),
+            session_expiry_cap: Spanned::new(0..0, Span(Duration::from_secs(30 * 86_400))),
             failures: Spanned::new(0..0, 5),
             ban: Spanned::new(0..0, Span(Duration::from_secs(600))),
             proof_beats_ban: true,
             longest_token_life: Span(Duration::from_secs(366 * 86_400)),
             drain: Span(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// Each a second; 0: no limit.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Rates {
+    pub(super) burst: Spanned<Span>,
+    pub(super) session_messages: u32,
+    pub(super) session_octets: u64,
+    pub(super) session_requests: u32,
+    pub(super) wallet_messages: u32,
+    pub(super) wallet_octets: u64,
+    pub(super) connects: u32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let mib = 1024 * 1024;
+        Self {
+            burst: Spanned::new(0..0, Span(Duration::from_secs(10))),
+            session_messages: 5_000,
+            session_octets: 8 * mib,
+            session_requests: 200,
+            wallet_messages: 50_000,
+            wallet_octets: 64 * mib,
+            connects: 200,
+        }
+    }
+}
+
+/// Each in a window; 0: never bans for that.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Conduct {
+    pub(super) window: Spanned<Span>,
+    pub(super) refusals: u32,
+    pub(super) faults: u32,
+    pub(super) connects: u32,
+    pub(super) ban: Spanned<Span>,
+}
+
+impl Default for Conduct {
+    fn default() -> Self {
+        Self {
+            window: Spanned::new(0..0, Span(Duration::from_secs(60))),
+            refusals: 6_000,
+            faults: 600,
+            connects: 60_000,
+            ban: Spanned::new(0..0, Span(Duration::from_secs(600))),
         }
     }
 }

@@ -21,16 +21,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::U256;
-use flytrap_policy::Options;
+use flytrap_policy::{ConductLimit, Options};
 use url::Url;
 
 pub use problem::{Problem, Problems};
 pub(crate) use read::{Readers, pseudonym_key, read};
 pub use recording::{GatewayKey, Recording};
 pub use secret::Secret;
-pub use value::HostPort;
+pub use value::{HostPort, Span};
 
 use crate::proxy::TrustedPeers;
+use crate::session::Rates;
 use crate::tls::ListenerTls;
 
 /// The whole configuration of one gateway.
@@ -54,6 +55,10 @@ pub struct Config {
     pub authentication: Authentication,
     /// Bounds on what clients may use.
     pub limits: Limits,
+    /// How fast proven clients may go.
+    pub rates: Rates,
+    /// When proven clients are banned for what they do.
+    pub conduct: Conduct,
     /// What the registry leaves to the operator.
     pub access: Options,
     /// When and at which cost things go on chain.
@@ -206,6 +211,12 @@ pub struct Limits {
     pub max_connections_per_origin: usize,
     /// Largest packet of a proven client, header included.
     pub max_packet_octets: usize,
+    /// Live subscriptions of one session.
+    pub max_subscriptions: usize,
+    /// QoS 1 and 2 publishes of one session that are under way.
+    pub max_in_flight: u16,
+    /// Longest time in seconds that a session of MQTT 5 may outlive its connection.
+    pub session_expiry_cap: u32,
     /// Consecutive failures of one origin that do not ban yet.
     pub failures: u32,
     /// How long a ban lasts.
@@ -216,6 +227,15 @@ pub struct Limits {
     pub longest_token_life: Duration,
     /// Time that sessions have to end when the gateway stops.
     pub drain: Duration,
+}
+
+/// When a wallet or device key is banned for what it did after its proof.
+#[derive(Debug, Clone, Copy)]
+pub struct Conduct {
+    /// What is borne, and at which rate sessions may be opened.
+    pub limit: ConductLimit,
+    /// How long a ban lasts.
+    pub ban: Duration,
 }
 
 /// What goes on chain, when, and at which cost.
@@ -259,6 +279,21 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, Problems> {
         let text = std::fs::read_to_string(path).map_err(|e| Problems::unreadable(path, &e))?;
         Self::parse(path, &text)
+    }
+
+    /// Only where the state directory is, for commands that speak to a running gateway: they need to read no secret.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn state_dir(path: &Path) -> Result<PathBuf, String> {
+        #[derive(serde::Deserialize)]
+        struct Part {
+            state_dir: PathBuf,
+        }
+        let wrong = |error: String| format!("\"{}\": {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let part: Part = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        Ok(path.parent().map(Path::to_owned).unwrap_or_default().join(part.state_dir))
     }
 
     /// As [`Config::load`], with the text in hand; `path` is for messages and relative paths.
@@ -314,6 +349,9 @@ impl Limits {
             max_connections: 100,
             max_connections_per_origin: 100,
             max_packet_octets: 1024 * 1024,
+            max_subscriptions: 100,
+            max_in_flight: 100,
+            session_expiry_cap: 3600,
             failures: 5,
             ban: Duration::from_secs(600),
             proof_beats_ban: true,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::U256;
-use flytrap_policy::Options;
+use flytrap_policy::{ConductLimit, Options, Rate};
 use toml::Spanned;
 use url::Url;
 use zeroize::Zeroizing;
@@ -18,10 +18,11 @@ use super::problem::{Problem, Problems, place};
 use super::read::{Readers, pseudonym_key, read};
 use super::value::{Addresses, Span};
 use super::{
-    AuditConfig, BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Config,
+    AuditConfig, BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Conduct, Config,
     HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, Secret, WebSocketConfig,
 };
 use crate::proxy::TrustedPeers;
+use crate::session::Rates;
 use crate::tls::{self, IdentityFiles, ListenerTls, Part, TlsFiles};
 
 const GWEI: u128 = 1_000_000_000;
@@ -36,6 +37,8 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
     let recording = r.recording(&file.gateway);
     let name = r.name(file.gateway.get_ref().name.as_ref());
     let limits = r.limits(&file.limits);
+    let rates = r.rates(&file.rates);
+    let conduct = r.conduct(&file.conduct, &file.rates);
     let audit = r.audit(file.audit);
     let config = Config {
         file: path.to_owned(),
@@ -47,11 +50,23 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
         recording: recording.unwrap_or(Recording::Off),
         authentication: file.authentication,
         limits,
+        rates,
+        conduct,
         access,
         audit,
         health: HealthConfig { bind: file.health.bind },
     };
     if r.problems.is_empty() { Ok(config) } else { Err(Problems::new(path, r.problems)) }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Long times are easier to read in days.
+fn told(time: Duration) -> String {
+    match time.as_secs() / DAY.as_secs() {
+        0 => format!("{time:?}"),
+        days => format!("{days}d"),
+    }
 }
 
 pub(super) struct Resolver<'a> {
@@ -390,20 +405,78 @@ impl Resolver<'_> {
                 128,
                 268_435_460,
             ),
+            max_subscriptions: self.within(
+                "limits.max_subscriptions",
+                &limits.max_subscriptions,
+                1,
+                100_000,
+            ),
+            max_in_flight: self.within(
+                "limits.max_in_flight",
+                &limits.max_in_flight,
+                1,
+                u16::MAX,
+            ),
+            session_expiry_cap: self.session_expiry(&limits.session_expiry_cap),
             failures: self.within("limits.failures", &limits.failures, 0, 1_000),
-            ban: self.ban(&limits.ban),
+            ban: self.ban("limits.ban", &limits.ban),
             proof_beats_ban: limits.proof_beats_ban,
             longest_token_life: limits.longest_token_life.0,
             drain: limits.drain.0,
         }
     }
 
-    fn ban(&mut self, ban: &Spanned<Span>) -> Duration {
-        let day = Duration::from_secs(86_400);
+    fn ban(&mut self, key: &str, ban: &Spanned<Span>) -> Duration {
         // The contract takes 30 days from the time of its block, which may be behind our clock.
-        let (least, most, given) = (Duration::from_secs(1), 29 * day, ban.get_ref().0);
+        self.between(key, ban, Duration::from_secs(1), 29 * DAY)
+    }
+
+    /// The protocol counts whole seconds, and takes the largest number for "never".
+    fn session_expiry(&mut self, cap: &Spanned<Span>) -> u32 {
+        let most = Duration::from_secs(u64::from(u32::MAX) - 1);
+        let cap = self.between("limits.session_expiry_cap", cap, Duration::from_secs(1), most);
+        u32::try_from(cap.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn rates(&mut self, rates: &file::Rates) -> Rates {
+        let burst = self.between("rates.burst", &rates.burst, Duration::from_millis(100), DAY);
+        let rate = |units| Rate::new(units, Duration::from_secs(1), burst);
+        Rates {
+            session_messages: rate(rates.session_messages.into()),
+            session_octets: rate(rates.session_octets),
+            session_requests: rate(rates.session_requests.into()),
+            wallet_messages: rate(rates.wallet_messages.into()),
+            wallet_octets: rate(rates.wallet_octets),
+        }
+    }
+
+    fn conduct(&mut self, conduct: &file::Conduct, rates: &file::Rates) -> Conduct {
+        let window =
+            self.between("conduct.window", &conduct.window, Duration::from_secs(1), DAY);
+        let burst = rates.burst.get_ref().0;
+        Conduct {
+            limit: ConductLimit {
+                refusals: conduct.refusals,
+                faults: conduct.faults,
+                connects: conduct.connects,
+                window,
+                connect_rate: Rate::new(rates.connects.into(), Duration::from_secs(1), burst),
+                tracked: 65_536,
+            },
+            ban: self.ban("conduct.ban", &conduct.ban),
+        }
+    }
+
+    fn between(
+        &mut self,
+        key: &str,
+        value: &Spanned<Span>,
+        least: Duration,
+        most: Duration,
+    ) -> Duration {
+        let given = value.get_ref().0;
         if given < least || given > most {
-            self.problem(ban, format!("`limits.ban` is {given:?}, wanted 1s to 29d"));
+            self.problem(value, format!("`{key}` is {given:?}, wanted {least:?} to {}", told(most)));
         }
         given
     }

@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for Addresses {
 
 /// A duration as text: a whole number and a unit (`ms`, `s`, `m`, `h`, `d`), more than zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span(pub(super) Duration);
+pub struct Span(pub Duration);
 
 impl std::str::FromStr for Span {
     type Err = String;

@@ -75,6 +75,7 @@ impl Machine {
                 }
             }
         };
+        self.answers_due = self.answers_due.saturating_add(rest.packet_id.is_some().into());
         self.spend_on_client(permit, rest.payload.len());
         to_client.forward(at);
         Ok(())
@@ -120,6 +121,7 @@ impl Machine {
             to_client.forward(at);
         }
         self.broker_aliases.share(alias);
+        self.answers_due = self.answers_due.saturating_add(publish.packet_id.is_some().into());
         self.spend_on_client(permit, publish.payload.len());
         Ok(())
     }
@@ -160,6 +162,9 @@ impl Machine {
                 return Err(End::BrokerFault(Malformed::NoAuthenticationMethod));
             }
             FromBroker::PubAck(ack) | FromBroker::PubRec(ack) => {
+                if frame.kind() == kind::PUBREC && ack.is_failure() {
+                    self.incomplete = self.incomplete.saturating_sub(1);
+                }
                 let own_follow = self.answers.answered(ack.packet_id);
                 to_client.forward(at);
                 if own_follow {
@@ -171,10 +176,14 @@ impl Machine {
                     let (version, id) = (self.version, ack.packet_id);
                     encode::pubcomp(version, id, reason::SUCCESS, None, to_broker.buffer());
                 } else {
+                    self.answers_due = self.answers_due.saturating_add(1);
                     to_client.forward(at);
                 }
             }
-            FromBroker::PubComp(_) => to_client.forward(at),
+            FromBroker::PubComp(_) => {
+                self.incomplete = self.incomplete.saturating_sub(1);
+                to_client.forward(at);
+            }
             FromBroker::SubAck(suback) => {
                 return self.broker_suback(at, &suback, to_client, to_broker);
             }

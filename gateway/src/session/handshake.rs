@@ -3,6 +3,7 @@
 //! Nothing is asked of the broker before the proof, and of a node only whether a contract wallet has signed, where the site takes those.
 //! What is awaited of the client has one deadline that counts from accept; the broker has one of its own.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use alloy_primitives::{B256, hex};
@@ -14,7 +15,7 @@ use flytrap_mqtt::{
 use flytrap_policy::credential::{
     ADDRESS_PROPERTY, Challenge, METHOD, Presented, Refusal, TOKEN_PROPERTY,
 };
-use flytrap_policy::{Action, AlertKind, Denial, Principal};
+use flytrap_policy::{Action, AlertKind, Denial, Offence, Principal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, info, warn};
@@ -23,13 +24,11 @@ use super::consent::{self, Consent};
 use super::machine::{Clock, Machine, Terms};
 use super::proof::{Prover, Step, Unproven};
 use super::pump::{Pump, Side};
+use crate::conduct::{Stay, Turned};
 use crate::config::BrokerCredentials;
 use crate::shared::{Peer, Shared};
 use crate::upstream::Stream;
 use crate::upstreams::Carried;
-
-/// Live subscriptions of one session; each is judged again whenever the mirror moves.
-const MOST_SUBSCRIPTIONS: usize = 10_000;
 
 /// A session that the broker has accepted.
 pub(super) struct Opened {
@@ -37,6 +36,7 @@ pub(super) struct Opened {
     pub(super) machine: Machine,
     pub(super) principal: Principal,
     pub(super) carried: Carried,
+    pub(super) stay: Stay,
     /// Client id as sent, where the session may be proved again: signatures cover it.
     pub(super) client_id: Option<Box<str>>,
 }
@@ -55,6 +55,8 @@ pub(super) enum Refused {
     Authenticating { code: u8, fault: Malformed },
     #[error("{denial}")]
     Denied { version: Version, denial: Denial },
+    #[error("it opens sessions too fast")]
+    TooFast { version: Version },
     #[error("the mirror of the chain is {state}")]
     Unfit { version: Version, state: &'static str },
     #[error("client identifier of {octets} octets, {most} can be passed on")]
@@ -89,6 +91,7 @@ impl Refused {
             Self::Denied { version, denial } => {
                 Some((*version, reason::NOT_AUTHORIZED, Some(denial.to_string())))
             }
+            Self::TooFast { version } => Some((*version, reason::CONNECTION_RATE_EXCEEDED, None)),
             Self::Unfit { version, .. } => Some((*version, reason::SERVER_UNAVAILABLE, None)),
             Self::ClientId { version, .. } => {
                 Some((*version, reason::CLIENT_IDENTIFIER_NOT_VALID, None))
@@ -114,18 +117,21 @@ impl Refused {
 pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Option<Opened> {
     let mut takes = usize::MAX;
     match negotiate(&mut client, peer, shared, &mut takes).await {
-        Ok(Negotiated { broker, machine, principal, client_id, carried, carry, broker_carry }) => {
+        Ok(Negotiated { broker, machine, principal, client_id, carried, stay, carry, broker_carry }) => {
             let pump =
                 Pump { client: Side::new(client, carry), broker: Side::new(broker, broker_carry) };
-            Some(Opened { pump, machine, principal, client_id, carried })
+            Some(Opened { pump, machine, principal, client_id, carried, stay })
         }
         Err(refused) => {
             match &refused {
-                Refused::Broker { why, .. } => {
+                Refused::Broker { why, .. } if shared.log.may_say() => {
                     warn!(peer = %peer.addr, why, "session refused, the broker is to blame");
                 }
                 Refused::NoConnect(_) => debug!(peer = %peer.addr, why = %refused, "no session"),
-                _ => info!(peer = %peer.addr, why = %refused, "session refused"),
+                _ if shared.log.may_say() => {
+                    info!(peer = %peer.addr, why = %refused, "session refused");
+                }
+                _ => {}
             }
             client.turn_away(&refused.answer(takes)).await;
             None
@@ -139,6 +145,7 @@ struct Negotiated {
     principal: Principal,
     client_id: Option<Box<str>>,
     carried: Carried,
+    stay: Stay,
     /// What followed the last packet of the handshake, of either side.
     carry: Vec<u8>,
     broker_carry: Vec<u8>,
@@ -192,11 +199,22 @@ async fn negotiate(
     // The world may have moved while a wallet was asked or the client was awaited.
     let (view, now) = (shared.mirror.current(), shared.mirror.now());
     view.standing(&principal, now).map_err(|denial| Refused::Denied { version, denial })?;
+    let stay = shared.conduct.enter(&principal, peer.addr).map_err(|turned| match turned {
+        Turned::Banned(until) => Refused::Denied { version, denial: Denial::Banned { until } },
+        Turned::TooFast => {
+            shared.metrics.throttled("connects");
+            Refused::TooFast { version }
+        }
+    })?;
     if let Some(will) = &connect.will {
         let action = Action::Publish { retain: will.retain };
         // Asked again when it would fire, so this permit is not kept.
         let _ = view.authorize(&principal, action, will.topic, now).map_err(|denial| {
             shared.metrics.authorized("will", denial.rule());
+            if denial.blames_client() {
+                let rule = denial.rule();
+                shared.conduct.offended(&principal, Offence::Refused, 1, rule, peer.addr);
+            }
             shared.outbox.alert(
                 AlertKind::WillRefused,
                 principal.wallet,
@@ -214,6 +232,7 @@ async fn negotiate(
     // The broker would not ask whether the will may still fire when the delay is over.
     change.remove_will_delay = true;
     change.remove_user_properties = &[ADDRESS_PROPERTY, TOKEN_PROPERTY];
+    change.session_expiry_cap = Some(limits.session_expiry_cap);
     match shared.upstreams.credentials() {
         BrokerCredentials::None => {}
         BrokerCredentials::Client if matches!(presented, Presented::Login(_)) => {}
@@ -229,17 +248,36 @@ async fn negotiate(
     }
     rewrite_connect(&connect, &change, &mut towards);
 
-    let Consent { broker, connack: answer, carry: broker_carry, carried } =
-        consent::ask(&connect, &client_id, &towards, peer, shared).await?;
+    let asked = consent::ask(&connect, &client_id, &towards, peer, shared);
+    let Consent { broker, connack: answer, carry: broker_carry, carried } = tokio::select! {
+        asked = asked => asked?,
+        // A ban that comes while the broker is asked: the connection to it just ends.
+        () = stay.ended.cancelled() => return Err(match stay.banned_until() {
+            Some(until) => Refused::Denied { version, denial: Denial::Banned { until } },
+            None => Refused::NoConnect("the gateway stops"),
+        }),
+    };
     let connack = read_connack(version, &answer)?;
     if connack.code != reason::SUCCESS {
         return Err(Refused::ByBroker { code: connack.code, connack: answer });
     }
     let mut told = Vec::new();
-    if assigned.is_some() || connack.assigned_client_id.is_some() || is_enhanced {
+    // What the client asked for and does not get, it must be told [MQTT-3.2.2-21 of 5.0].
+    let capped = (version.is_v5() && connect.session_expiry > limits.session_expiry_cap)
+        .then(|| connack.session_expiry.unwrap_or(u32::MAX).min(limits.session_expiry_cap));
+    let in_flight = NonZeroU16::new(limits.max_in_flight).unwrap_or(NonZeroU16::MAX);
+    let is_narrower = version.is_v5() && in_flight < connack.receive_maximum;
+    let is_changed = assigned.is_some()
+        || connack.assigned_client_id.is_some()
+        || is_enhanced
+        || capped.is_some()
+        || is_narrower;
+    if is_changed {
         let change = ConnAckChange {
             assigned_client_id: assigned.as_deref(),
             authentication_method: connect.authentication_method,
+            session_expiry: capped,
+            receive_maximum_cap: is_narrower.then_some(in_flight),
             ..ConnAckChange::default()
         };
         rewrite_connack(&connack, &change, &mut told);
@@ -256,12 +294,14 @@ async fn negotiate(
     let terms = Terms {
         deny_action: peer.listener.deny_action,
         max_packet_octets: limits.max_packet_octets,
-        max_subscriptions: MOST_SUBSCRIPTIONS,
+        max_subscriptions: limits.max_subscriptions,
+        max_in_flight: limits.max_in_flight,
+        session_expiry_cap: limits.session_expiry_cap,
     };
     let clock = Clock { now, elapsed: Duration::ZERO };
     let machine = Machine::new(principal, &connect, &connack, terms, view, clock);
     let client_id = is_enhanced.then(|| connect.client_id.into());
-    Ok(Negotiated { broker, machine, principal, client_id, carried, carry, broker_carry })
+    Ok(Negotiated { broker, machine, principal, client_id, carried, stay, carry, broker_carry })
 }
 
 /// Asks the client to sign a nonce, and judges its answer. `carry` is what is read and not looked at.

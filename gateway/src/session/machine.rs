@@ -29,6 +29,10 @@ pub struct Terms {
     pub max_packet_octets: usize,
     /// Most live subscriptions of one session.
     pub max_subscriptions: usize,
+    /// Most QoS 1 and 2 publishes of the client that are under way.
+    pub max_in_flight: u16,
+    /// Longest time that a session may outlive its connection, in seconds; MQTT 5 only.
+    pub session_expiry_cap: u32,
 }
 
 /// The time, as decisions and deadlines see it.
@@ -61,6 +65,15 @@ pub enum End {
     /// The client went past a bound of the gateway; the sentence says which.
     #[error("excess of the client: {0}")]
     ClientExcess(&'static str),
+    /// The client sends so much more than it may that holding it up would take too long.
+    #[error("excess of the client: {0} at too high a rate")]
+    ClientRate(&'static str),
+    /// The client has more publishes under way than it may.
+    #[error("excess of the client: more publishes under way than it may have")]
+    ClientInFlight,
+    /// The client takes nothing any more, for whatever reason: its network may be gone.
+    #[error("the client took nothing for too long")]
+    ClientStalled,
     /// The broker takes nothing any more.
     #[error("the broker took nothing for too long")]
     BrokerStalled,
@@ -92,6 +105,56 @@ pub enum End {
     Stopping,
 }
 
+impl End {
+    /// A word for metrics.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::ClientLeft => "left",
+            Self::ClientLost => "lost",
+            Self::BrokerLeft => "broker_left",
+            Self::ClientFault(_) | Self::ClientAlias => "client_fault",
+            Self::ClientExcess(_) => "client_excess",
+            Self::ClientRate(_) => "client_rate",
+            Self::ClientInFlight => "client_in_flight",
+            Self::ClientStalled => "client_stalled",
+            Self::BrokerStalled => "broker_stalled",
+            Self::BrokerFault(_) => "broker_fault",
+            Self::KeepAlive => "keep_alive",
+            Self::Denied(Denial::Banned { .. }) => "banned",
+            Self::Denied(_) => "denied",
+            Self::NotRenewed { .. } => "not_renewed",
+            Self::Refused(_) => "refused",
+            Self::Distrusted => "distrusted",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// Whether the client alone brought it about, by what no right client does. A refusal is counted where it is noted.
+    #[must_use]
+    pub fn is_clients_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::ClientFault(_)
+                | Self::ClientAlias
+                | Self::ClientExcess(_)
+                | Self::ClientRate(_)
+                | Self::ClientInFlight
+        )
+    }
+}
+
+/// What a client has used of its rates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Messages, and answers that nobody waits for.
+    pub messages: u64,
+    /// Filters to subscribe to and to leave, and pings.
+    pub requests: u64,
+    /// Octets of whole packets.
+    pub octets: u64,
+}
+
 /// Equal refusals of one session, folded, on their way to the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
@@ -103,6 +166,8 @@ pub struct Note {
     pub rule: &'static str,
     /// How often since the last note.
     pub count: u32,
+    /// Whether it is to be held against the client, see [`Denial::blames_client`].
+    pub blames_client: bool,
 }
 
 /// The will that the broker holds for this session.
@@ -151,11 +216,16 @@ pub struct Machine {
     pub(super) answers: AnswerOrder,
     /// QoS 2 publishes that were refused, whose PUBREL must not reach the broker.
     pub(super) refused: PacketIds,
+    /// QoS 1 and 2 publishes that may be under way, and those of QoS 2 that the broker has yet to complete.
+    pub(super) most_in_flight: usize,
+    pub(super) incomplete: usize,
 
     pub(super) deliver: Leases,
     pub(super) broker_aliases: Aliases,
     /// QoS 2 deliveries that were withheld, whose PUBREL must not reach the client.
     pub(super) withheld: PacketIds,
+    /// Answers that the client owes to deliveries: they cost it nothing, as others decide how many there are.
+    pub(super) answers_due: u32,
 
     /// Live filters and when the right to each ends at the latest.
     pub(super) subscriptions: HashMap<Box<str>, u64>,
@@ -187,6 +257,8 @@ pub struct Machine {
     notes: Vec<Note>,
     /// What was forwarded and refused since the driver last took it.
     pub traffic: Traffic,
+    /// What the client has used since the driver last took it.
+    pub used: Used,
 }
 
 /// Kinds of refusal that one session folds separately between two takings.
@@ -235,6 +307,9 @@ impl Machine {
             deliver: Leases::default(),
             broker_aliases: Aliases::default(),
             withheld: PacketIds::default(),
+            most_in_flight: terms.max_in_flight.min(connack.receive_maximum.get()).into(),
+            incomplete: 0,
+            answers_due: 0,
             subscriptions: HashMap::new(),
             asked: VecDeque::new(),
             asked_codes: 0,
@@ -253,6 +328,7 @@ impl Machine {
             own_ping: None,
             notes: Vec::new(),
             traffic: Traffic::default(),
+            used: Used::default(),
         }
     }
 
@@ -272,6 +348,13 @@ impl Machine {
     #[inline]
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
+    }
+
+    /// The time since the session began, as it was last told.
+    #[inline]
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.clock.elapsed
     }
 
     /// Notes that a batch of the client's octets was read, and whether anything goes to the broker because of it.
@@ -469,7 +552,9 @@ impl Machine {
             encode::disconnect(self.version, code, sentence.as_deref(), to_client);
         }
         let said_goodbye = matches!(end, End::ClientLeft | End::BrokerLeft);
-        let may_fire = is_trusted && self.will_may_fire();
+        // A ban may hold here before the chain has it.
+        let is_banned = matches!(end, End::Denied(Denial::Banned { .. }));
+        let may_fire = is_trusted && !is_banned && self.will_may_fire();
         if !said_goodbye && !may_fire {
             encode::disconnect(self.version, reason::SUCCESS, None, to_broker);
         }
@@ -487,6 +572,9 @@ impl Machine {
             End::ClientFault(fault) => Some((fault.reason_code(), None)),
             End::ClientAlias => Some((reason::TOPIC_ALIAS_INVALID, None)),
             End::ClientExcess(sentence) => told(reason::QUOTA_EXCEEDED, sentence),
+            End::ClientStalled => Some((reason::QUOTA_EXCEEDED, None)),
+            End::ClientRate(_) => told(reason::MESSAGE_RATE_TOO_HIGH, end),
+            End::ClientInFlight => Some((reason::RECEIVE_MAXIMUM_EXCEEDED, None)),
             End::BrokerFault(_) | End::BrokerStalled => Some((reason::UNSPECIFIED_ERROR, None)),
             End::KeepAlive => Some((reason::KEEP_ALIVE_TIMEOUT, None)),
             End::NotRenewed { code, .. } => Some((*code, None)),
@@ -511,6 +599,9 @@ impl Machine {
     /// Counts a refusal towards the record.
     pub(super) fn note(&mut self, kind: AlertKind, denial: &Denial) {
         let (topic_id, rule) = (denial.topic_id(), denial.rule());
+        // What others send to it, or take from it, is not its doing.
+        let is_own = matches!(kind, AlertKind::PublishRefused | AlertKind::SubscribeRefused);
+        let blames_client = is_own && denial.blames_client();
         let kept = self.notes.len();
         let found = self
             .notes
@@ -519,7 +610,7 @@ impl Machine {
         match found {
             Some(note) => note.count = note.count.saturating_add(1),
             None if kept < MOST_NOTES => {
-                self.notes.push(Note { kind, topic_id, rule, count: 1 });
+                self.notes.push(Note { kind, topic_id, rule, count: 1, blames_client });
             }
             // Full between two takings: the rest is counted under the kind alone, as ungoverned.
             None => {
@@ -529,6 +620,7 @@ impl Machine {
                     topic_id: None,
                     rule: "many",
                     count: last.count.saturating_add(1),
+                    blames_client,
                 };
             }
         }

@@ -10,6 +10,7 @@ mod handshake;
 mod lane;
 mod leases;
 mod machine;
+mod pace;
 mod packet_ids;
 mod proof;
 mod pump;
@@ -20,5 +21,6 @@ mod tests;
 mod uplink;
 
 pub use lane::Lane;
-pub use machine::{Clock, End, Machine, Note, Terms};
+pub use machine::{Clock, End, Machine, Note, Terms, Used};
+pub use pace::{Pace, Rates, WalletUse};
 pub use run::run;

@@ -58,6 +58,12 @@ impl AnswerOrder {
         self.push(Awaited { id, own: None })
     }
 
+    /// Publishes that the client waits for an answer to.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.awaited.len()
+    }
+
     /// A publish was refused: `answer` goes to the client at once if nothing older waits, else when its turn comes.
     pub(crate) fn refused(
         &mut self,

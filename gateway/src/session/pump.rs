@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::lane::Lane;
 use super::machine::{Clock, End, Machine};
+use super::pace::Pace;
 use crate::mirror::{Fitness, Mirror};
 
 /// Octets that one read may bring.
@@ -186,21 +187,32 @@ where
         cx: &mut Context<'_>,
         machine: &mut Machine,
         world: &World<'_>,
+        pace: &mut Pace,
     ) -> Poll<Stop> {
         loop {
-            let mut moved = false;
+            let (mut moved, mut must_rearm) = (false, false);
             if let Poll::Ready(Err(_)) = self.broker.poll_drain(cx) {
                 return Poll::Ready(Stop::End(End::BrokerLeft));
             }
             if let Poll::Ready(Err(_)) = self.client.poll_drain(cx) {
                 return Poll::Ready(Stop::End(End::ClientLost));
             }
-            if self.broker.unsent.is_empty() && self.client.unsent.len() < MOST_UNSENT {
+            if self.broker.unsent.is_empty()
+                && self.client.unsent.len() < MOST_UNSENT
+                && !pace.holds(|| world.began.elapsed())
+            {
                 match SCRATCH
                     .with_borrow_mut(|scratch| self.poll_client(cx, machine, world, scratch))
                 {
-                    Poll::Ready(Ok(())) => moved = true,
-                    Poll::Ready(Err(end)) => return Poll::Ready(Stop::End(end)),
+                    Poll::Ready(done) => {
+                        let used = std::mem::take(&mut machine.used);
+                        if let Err(end) = done.and(pace.charge(used, machine.elapsed())) {
+                            return Poll::Ready(Stop::End(end));
+                        }
+                        moved = true;
+                        // The driver has to wake when the client may be read again.
+                        must_rearm |= pace.held_until().is_some();
+                    }
                     Poll::Pending => {}
                 }
             }
@@ -213,7 +225,7 @@ where
                     Poll::Pending => {}
                 }
             }
-            if machine.take_rearm() {
+            if machine.take_rearm() || must_rearm {
                 return Poll::Ready(Stop::Rearm);
             }
             if !moved {

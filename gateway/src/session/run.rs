@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use flytrap_policy::credential::{Challenge, Claim, Refusal};
-use flytrap_policy::{AlertKind, Principal};
+use flytrap_policy::{AlertKind, Denial, Offence, Principal};
 use tokio::time::{Instant as Timer, sleep_until, timeout};
 use tracing::{debug, info};
 
 use super::handshake::{Opened, open};
 use super::machine::{End, Machine};
 use super::proof::{self, Prover, Unproven};
+use super::pace::Pace;
 use super::pump::{Pump, Stop, World};
 use super::renewal::Step;
+use crate::conduct::Stay;
 use crate::metrics::AuthorizationLabel;
 use crate::shared::{Peer, Shared};
 use crate::upstream::Stream;
@@ -32,23 +34,33 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
         opened = Box::pin(open(client, &peer, &shared)) => opened,
         () = shared.stop.cancelled() => None,
     };
-    let Some(Opened { pump, machine, principal, client_id, carried: _carried }) = opened else {
+    let Some(Opened { pump, machine, principal, client_id, carried: _carried, stay }) = opened else {
         return;
     };
     shared.metrics.sessions.inc();
     let (wallet, key) = (principal.wallet, principal.key);
-    info!(peer = %peer.addr, %wallet, %key, listener = %peer.listener.name, "session opened");
+    if shared.log.may_say() {
+        info!(peer = %peer.addr, %wallet, %key, listener = %peer.listener.name, "session opened");
+    }
     let began = Instant::now();
+    let at = shared.conduct.since_start(began);
+    let pace = Pace::new(shared.config.rates, stay.wallet.clone(), at);
     let prover = Prover { peer: &peer, shared: &shared };
     let proofs = Proofs { prover, client_id: client_id.unwrap_or_default(), nonce: B256::ZERO };
-    let end = Session { pump, machine, principal, proofs, shared: &shared, began }.live().await;
+    let session = Session { pump, machine, pace, stay, principal, proofs, shared: &shared, began };
+    let end = session.live().await;
     shared.metrics.sessions.dec();
-    info!(peer = %peer.addr, %wallet, %key, end = %end, "session ended");
+    shared.metrics.session_ended(end.word());
+    if shared.log.may_say() {
+        info!(peer = %peer.addr, %wallet, %key, end = %end, "session ended");
+    }
 }
 
 struct Session<'a> {
     pump: Pump<Stream, Stream>,
     machine: Machine,
+    pace: Pace,
+    stay: Stay,
     principal: Principal,
     proofs: Proofs<'a>,
     shared: &'a Shared,
@@ -73,13 +85,20 @@ impl<'a> Session<'a> {
         let world = World { mirror: &shared.mirror, began: self.began };
         let timer = sleep_until(Timer::now());
         tokio::pin!(timer);
+        // One for both, and kept: each look at it costs a lock that others may hold.
+        let ended = self.stay.ended.clone();
+        let ended = ended.cancelled();
+        tokio::pin!(ended);
         let (mut stalls, mut round) = (Stalls::default(), Timer::now() + ROUND);
         let mut judging: Option<Judging<'a>> = None;
         let end = loop {
             timer.as_mut().reset(self.wake(&world).min(round));
             let woken = tokio::select! {
                 biased;
-                () = shared.stop.cancelled() => Err(End::Stopping),
+                () = &mut ended => Err(match self.stay.banned_until() {
+                    Some(until) => End::Denied(Denial::Banned { until }),
+                    None => End::Stopping,
+                }),
                 changed = moved.changed() => match changed {
                     Ok(()) => self.follow(&world),
                     Err(_) => Err(End::Distrusted),
@@ -95,8 +114,8 @@ impl<'a> Session<'a> {
                     self.renew(judged, &world)
                 }
                 stop = poll_fn(|cx| {
-                    let stop = self.pump.poll(cx, &mut self.machine, &world);
-                    report(&mut self.machine, &self.principal, shared);
+                    let stop = self.pump.poll(cx, &mut self.machine, &world, &mut self.pace);
+                    self.report();
                     stop
                 }) => match stop {
                     Stop::End(end) => Err(end),
@@ -106,7 +125,7 @@ impl<'a> Session<'a> {
             if let Some(step) = self.machine.take_step() {
                 judging = self.judge(step);
             }
-            report(&mut self.machine, &self.principal, self.shared);
+            self.report();
             if let Err(end) = woken {
                 break end;
             }
@@ -178,6 +197,10 @@ impl<'a> Session<'a> {
             return Err(End::Distrusted);
         }
         self.machine.set_clock(world.clock());
+        if self.pace.held_until().is_some() {
+            // It may have said much that we do not read.
+            self.machine.heard_client(false);
+        }
         let machine = &mut self.machine;
         self.pump.act(|to_broker| machine.tick(world.view(), to_broker))
     }
@@ -186,10 +209,35 @@ impl<'a> Session<'a> {
     fn wake(&self, world: &World<'_>) -> Timer {
         let (alive, rights) = self.machine.deadline();
         let clock = world.clock();
+        let alive = [alive, self.pace.held_until()].into_iter().flatten().min();
         let alive = alive.map_or(ROUND, |at| at.saturating_sub(clock.elapsed));
         // Seconds are compared as whole numbers: the right is gone when the next one begins.
         let rights = rights.map_or(ROUND, |at| Duration::from_secs(at.saturating_sub(clock.now)));
         Timer::now() + alive.min(rights).min(ROUND)
+    }
+
+    /// Hands what was refused to the record, and holds against the client what it did itself.
+    fn report(&mut self) {
+        let shared = self.shared;
+        shared.metrics.add(&mut self.machine.traffic);
+        if let Some(rate) = self.pace.take_throttled() {
+            shared.metrics.throttled(rate);
+        }
+        if !self.machine.has_notes() {
+            return;
+        }
+        let (principal, peer) = (&self.principal, self.proofs.prover.peer.addr);
+        let now = shared.mirror.now();
+        for note in self.machine.take_notes() {
+            let (wallet, kind) = (principal.wallet, note.kind);
+            debug!(%wallet, ?kind, rule = note.rule, count = note.count, "refused");
+            let label = AuthorizationLabel { action: action_word(kind), outcome: note.rule };
+            shared.metrics.authorizations.get_or_create(&label).inc_by(u64::from(note.count));
+            shared.outbox.alert(kind, wallet, note.topic_id, note.count, now);
+            if note.blames_client {
+                shared.conduct.offended(principal, Offence::Refused, note.count, note.rule, peer);
+            }
+        }
     }
 
     /// Says farewell to both sides, giving what is on its way a moment to arrive.
@@ -199,7 +247,11 @@ impl<'a> Session<'a> {
         self.machine.set_clock(World { mirror, began: self.began }.clock());
         let view = mirror.fitness().decides().then(|| mirror.current());
         self.machine.leave(end, view, &mut to_client, &mut to_broker);
-        report(&mut self.machine, &self.principal, self.shared);
+        self.report();
+        if end.is_clients_fault() {
+            let (conduct, peer) = (&self.shared.conduct, self.proofs.prover.peer.addr);
+            conduct.offended(&self.principal, Offence::Fault, 1, end.word(), peer);
+        }
         let Pump { client, broker } = self.pump;
         let client_end = timeout(LAST_WORDS, client.finish(&to_client));
         let broker_end = timeout(LAST_WORDS, async {
@@ -224,7 +276,7 @@ struct Stalls {
 impl Stalls {
     fn check(&mut self, pump: &Pump<Stream, Stream>) -> Option<End> {
         if is_stalled(&mut self.client, pump.client.stalled_at()) {
-            return Some(End::ClientExcess("it took nothing for too long"));
+            return Some(End::ClientStalled);
         }
         is_stalled(&mut self.broker, pump.broker.stalled_at()).then_some(End::BrokerStalled)
     }
@@ -238,22 +290,6 @@ fn is_stalled(before: &mut Option<(u64, Instant)>, now: Option<u64>) -> bool {
             *before = now.map(|sent| (sent, Instant::now()));
             false
         }
-    }
-}
-
-/// Hands what was refused to the record.
-fn report(machine: &mut Machine, principal: &Principal, shared: &Shared) {
-    shared.metrics.add(&mut machine.traffic);
-    if !machine.has_notes() {
-        return;
-    }
-    let now = shared.mirror.now();
-    for note in machine.take_notes() {
-        let (wallet, kind) = (principal.wallet, note.kind);
-        debug!(%wallet, ?kind, rule = note.rule, count = note.count, "refused");
-        let label = AuthorizationLabel { action: action_word(kind), outcome: note.rule };
-        shared.metrics.authorizations.get_or_create(&label).inc_by(u64::from(note.count));
-        shared.outbox.alert(kind, wallet, note.topic_id, note.count, now);
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "packets made here are small")]
 
+mod bounds;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,6 +138,8 @@ const TERMS: Terms = Terms {
     deny_action: DenyAction::Acknowledge,
     max_packet_octets: 1024 * 1024,
     max_subscriptions: 3,
+    max_in_flight: 8,
+    session_expiry_cap: 60,
 };
 
 impl Played {

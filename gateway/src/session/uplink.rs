@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use flytrap_mqtt::{
     Disconnect, Frame, FromClient, Malformed, Peer, Publish, QoS, Subscribe, Unsubscribe, encode,
-    frame, kind, property, read_from_client, read_raw_publish, reason, rewrite_publish,
-    rewrite_subscribe,
+    frame, kind, property, read_from_client, read_raw_publish, reason, rewrite_disconnect,
+    rewrite_publish, rewrite_subscribe,
 };
 use flytrap_policy::{Action, AlertKind, Denial};
 
@@ -28,24 +28,28 @@ impl Machine {
         to_broker: &mut Lane<'_>,
         to_client: &mut Lane<'_>,
     ) -> (usize, Result<(), End>) {
-        let mut taken = 0;
-        loop {
+        let (mut taken, mut publishes) = (0, 0);
+        let done = loop {
             let next = match frame(&octets[taken..], self.terms.max_packet_octets) {
                 Ok(Some(next)) => next,
-                Ok(None) => return (taken, Ok(())),
-                Err(fault) => return (taken, Err(End::ClientFault(fault))),
+                Ok(None) => break Ok(()),
+                Err(fault) => break Err(End::ClientFault(fault)),
             };
             let at = taken..taken + next.octets().len();
             taken = at.end;
             let done = if next.kind() == kind::PUBLISH {
+                publishes += 1;
                 self.client_publish(at, next, to_broker, to_client)
             } else {
                 self.client_frame(at, next, to_broker, to_client)
             };
             if done.is_err() {
-                return (taken, done);
+                break done;
             }
-        }
+        };
+        self.used.messages += publishes;
+        self.used.octets += taken as u64;
+        (taken, done)
     }
 
     #[inline]
@@ -80,7 +84,7 @@ impl Machine {
             }
         };
         if let Some(id) = rest.packet_id {
-            self.expect_answer(id, rest.qos)?;
+            self.expect_answer(id, rest.qos, rest.dup)?;
         }
         self.spend_on_broker(permit, rest.payload.len());
         to_broker.forward(at);
@@ -115,23 +119,37 @@ impl Machine {
             Ok(permit) => permit,
             Err(denial) => return self.refuse(publish, &denial, to_client),
         };
+        if let Some(id) = publish.packet_id {
+            self.expect_answer(id, publish.qos, publish.dup)?;
+        }
+        // Asked again, as the topic may not be held on to while answers are counted.
+        let Some(topic) = self.client_aliases.topic(alias) else {
+            return Err(End::ClientAlias);
+        };
         if publish.topic.is_empty() && !self.client_aliases.is_shared(alias) {
             rewrite_publish(self.version, publish, topic, publish.retain, to_broker.buffer());
         } else {
             to_broker.forward(at);
         }
         self.client_aliases.share(alias);
-        if let Some(id) = publish.packet_id {
-            self.expect_answer(id, publish.qos)?;
-        }
         self.spend_on_broker(permit, publish.payload.len());
         Ok(())
     }
 
     #[inline]
-    fn expect_answer(&mut self, id: NonZeroU16, qos: QoS) -> Result<(), End> {
+    fn expect_answer(&mut self, id: NonZeroU16, qos: QoS, dup: bool) -> Result<(), End> {
+        if self.answers.len() >= self.most_in_flight {
+            return Err(End::ClientInFlight);
+        }
         if qos == QoS::ExactlyOnce {
             self.refused.remove(id);
+            // What is sent again was counted before; who says so of everything is still bounded by what is unanswered.
+            if !dup {
+                if self.incomplete >= self.most_in_flight {
+                    return Err(End::ClientInFlight);
+                }
+                self.incomplete += 1;
+            }
         }
         self.answers
             .forwarded(id)
@@ -181,6 +199,7 @@ impl Machine {
                 return self.client_publish(at, frame, to_broker, to_client);
             }
             FromClient::PubRel(ack) if self.refused.remove(ack.packet_id) => {
+                self.used.messages += 1;
                 // Towards MQTT 5 the exchange ended with the PUBREC, so the identifier is not known any more.
                 let code = if self.version.is_v5() {
                     reason::PACKET_IDENTIFIER_NOT_FOUND
@@ -189,18 +208,28 @@ impl Machine {
                 };
                 encode::pubcomp(self.version, ack.packet_id, code, None, to_client.buffer());
             }
-            FromClient::PubAck(_)
-            | FromClient::PubRec(_)
-            | FromClient::PubRel(_)
-            | FromClient::PubComp(_) => to_broker.forward(at),
+            FromClient::PubRel(_) => {
+                self.used.messages += 1;
+                to_broker.forward(at);
+            }
+            FromClient::PubAck(_) | FromClient::PubRec(_) | FromClient::PubComp(_) => {
+                match self.answers_due.checked_sub(1) {
+                    Some(left) => self.answers_due = left,
+                    None => self.used.messages += 1,
+                }
+                to_broker.forward(at);
+            }
             FromClient::Subscribe(subscribe) => {
+                self.used.requests += subscribe.len() as u64;
                 return self.client_subscribe(at, &subscribe, to_broker, to_client);
             }
             FromClient::Unsubscribe(unsubscribe) => {
+                self.used.requests += unsubscribe.len() as u64;
                 self.client_unsubscribe(&unsubscribe)?;
                 to_broker.forward(at);
             }
             FromClient::PingReq => {
+                self.used.requests += 1;
                 self.client_pings = self.client_pings.saturating_add(1);
                 to_broker.forward(at);
             }
@@ -287,15 +316,19 @@ impl Machine {
         Ok(())
     }
 
-    /// Forwards the goodbye; but where it asks for a will that may not fire [MQTT-3.1.2-10], an ordinary one.
+    /// Forwards the goodbye; but where it asks for a will that may not fire [MQTT-3.1.2-10], an ordinary one, and with no longer a session
+    /// than CONNECT could have had.
     fn client_disconnect(
         &mut self,
         at: Range<usize>,
         disconnect: &Disconnect<'_>,
         to_broker: &mut Lane<'_>,
     ) {
+        let cap = self.terms.session_expiry_cap;
         if disconnect.reason == reason::DISCONNECT_WITH_WILL && !self.will_may_fire() {
             encode::disconnect(self.version, reason::SUCCESS, None, to_broker.buffer());
+        } else if disconnect.session_expiry.is_some_and(|seconds| seconds > cap) {
+            rewrite_disconnect(disconnect, cap, to_broker.buffer());
         } else {
             to_broker.forward(at);
         }

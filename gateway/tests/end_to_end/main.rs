@@ -5,7 +5,9 @@
 
 mod common;
 
+mod abuse;
 mod bad_config;
+mod bans;
 mod brokers;
 mod challenge;
 mod connecting;

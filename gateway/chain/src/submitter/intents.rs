@@ -8,7 +8,7 @@
 //! Where much waits, equal alerts become one: `merge.json` says which files take the place of which, and is done again after a crash.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -250,6 +250,7 @@ impl Queue {
         let parts = parts(intent);
         let (bans, alerts) = parts.iter().fold((0, 0), |(bans, alerts), part| match part {
             Intent::Bans(more) => (bans + more.len(), alerts),
+            Intent::Lifts(more) => (bans + more.len(), alerts),
             Intent::Alerts(more) => (bans, alerts + more.len()),
         });
         if bans > 0 && self.bans() + bans > self.limits.bans {
@@ -257,6 +258,11 @@ impl Queue {
         }
         if alerts > 0 {
             self.make_room(alerts).map_err(SubmitError::Disk)?;
+        }
+        for part in &parts {
+            if let Intent::Lifts(subjects) = part {
+                self.take_back(subjects).map_err(SubmitError::Disk)?;
+            }
         }
         let mut ids = Vec::with_capacity(parts.len());
         for part in parts {
@@ -346,6 +352,50 @@ impl Queue {
         Ok(())
     }
 
+    /// Bans that are lifted before they took off. A crash in between loses nothing: the lift was not promised yet.
+    fn take_back(&mut self, lifted: &[BanSubject]) -> io::Result<()> {
+        let concerned: Vec<(u64, Vec<Ban>)> = self
+            .waiting
+            .iter()
+            .filter_map(|(sequence, intent)| match intent {
+                Intent::Bans(bans) if bans.iter().any(|ban| lifted.contains(&ban.subject)) => {
+                    Some((*sequence, bans.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        for (sequence, mut bans) in concerned {
+            if self.is_flying(sequence) {
+                continue;
+            }
+            bans.retain(|ban| !lifted.contains(&ban.subject));
+            if bans.is_empty() {
+                self.forget(sequence)?;
+                continue;
+            }
+            let stored = Stored { sequence, intent: Intent::Bans(bans) };
+            write(&self.intent(sequence), &stored)?;
+            self.waiting.insert(sequence, stored.intent);
+        }
+        Ok(())
+    }
+
+    /// Whether a ban against `subject` waits or is on its way.
+    pub(super) fn holds_ban(&self, subject: BanSubject) -> bool {
+        self.waiting.values().any(|intent| match intent {
+            Intent::Bans(bans) => bans.iter().any(|ban| ban.subject == subject),
+            _ => false,
+        })
+    }
+
+    /// Whose bans are to be lifted.
+    fn lifted(&self) -> impl Iterator<Item = BanSubject> {
+        self.waiting.values().flat_map(|intent| match intent {
+            Intent::Lifts(subjects) => subjects.clone(),
+            _ => Vec::new(),
+        })
+    }
+
     fn is_flying(&self, sequence: u64) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.sequences.contains(&sequence))
     }
@@ -356,9 +406,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Bans that wait.
+    /// Bans and ends of bans that wait.
     pub(super) fn bans(&self) -> usize {
-        self.waiting.values().map(|i| if let Intent::Bans(bans) = i { bans.len() } else { 0 }).sum()
+        let count = |intent: &Intent| match intent {
+            Intent::Bans(bans) => bans.len(),
+            Intent::Lifts(lifts) => lifts.len(),
+            Intent::Alerts(_) => 0,
+        };
+        self.waiting.values().map(count).sum()
     }
 
     /// Alerts that wait.
@@ -375,8 +430,9 @@ impl Queue {
         &self.damaged
     }
 
-    /// What the next transaction is to carry: bans before alerts, the oldest first, folded. `most` intents at most. `known` says of a ban
-    /// whether the chain has it already.
+    /// What the next transaction is to carry: bans and their ends before alerts, the oldest first, folded. `most` intents at most. The
+    /// end of a ban has a transaction of its own, as the contract has it, and is neither overtaken by later bans nor overtakes earlier ones.
+    /// `known` says of a ban whether the chain has it already.
     pub(super) fn batch(
         &mut self,
         now: u64,
@@ -384,11 +440,22 @@ impl Queue {
         known: impl Fn(&Ban) -> bool,
     ) -> io::Result<Option<Batch>> {
         self.finish_merge()?;
-        self.forget_moot(now, &known)?;
+        // What the chain has is no reason to leave out a ban behind a lift of the same that is still to come.
+        let lifted: BTreeSet<BanSubject> = self.lifted().collect();
+        let known = |ban: &Ban| !lifted.contains(&ban.subject) && known(ban);
+        self.forget_moot(now, known)?;
         let mut bans: BTreeMap<BanSubject, Ban> = BTreeMap::new();
         let mut sequences = Vec::new();
         for (&sequence, intent) in &self.waiting {
-            let Intent::Bans(more) = intent else { continue };
+            let more = match intent {
+                Intent::Bans(more) => more,
+                Intent::Lifts(_) if sequences.is_empty() => {
+                    let content = intent.clone();
+                    return Ok(Some(Batch { sequences: vec![sequence], content }));
+                }
+                Intent::Lifts(_) => break,
+                Intent::Alerts(_) => continue,
+            };
             let mut folded = bans.clone();
             for ban in more.iter().filter(|ban| ban.until > now && !known(ban)) {
                 let place = folded.entry(ban.subject).or_insert_with(|| ban.clone());
@@ -502,6 +569,11 @@ impl Queue {
         Ok(())
     }
 
+    /// What the intent wants is so already.
+    pub(super) fn needless(&mut self, sequence: u64) -> io::Result<()> {
+        self.remove(sequence)
+    }
+
     /// Moves an intent that the contracts will never take out of the way.
     pub(super) fn set_aside(&mut self, sequence: u64) -> io::Result<()> {
         self.set_aside_file(&self.intent(sequence))?;
@@ -543,6 +615,7 @@ fn parts(intent: Intent) -> Vec<Intent> {
             bans.iter_mut().for_each(|ban| cut(&mut ban.reason, MAX_REASON_OCTETS));
             bans.chunks(MOST_PER_TRANSACTION).map(|part| Intent::Bans(part.to_vec())).collect()
         }
+        Intent::Lifts(lifts) => lifts.into_iter().map(|lift| Intent::Lifts(vec![lift])).collect(),
         Intent::Alerts(mut alerts) => {
             // The contract refuses an alert of nothing.
             alerts.retain(|alert| alert.count > 0);

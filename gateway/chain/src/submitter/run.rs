@@ -277,6 +277,14 @@ impl Submitter {
 
     /// The contracts would refuse the transaction. Whose fault is it?
     async fn refused(&mut self, batch: &Batch, reverted: Reverted) -> Result<Step, Hitch> {
+        if let (Intent::Lifts(_), [only]) = (&batch.content, &batch.sequences[..])
+            && reverted.is(&["NotBanned"])
+        {
+            // It has ended by itself, or never came to the chain.
+            let only = *only;
+            self.with(move |queue| queue.needless(only)).await?;
+            return Ok(Step::Wait(Duration::ZERO));
+        }
         self.health().failed.fetch_add(1, Relaxed);
         if reverted.is(&["NotGateway", "NotBrokerOwnerOrGateway", "UnknownBroker"]) {
             return Err(Hitch::Role(reverted));
@@ -328,6 +336,13 @@ impl Submitter {
             Intent::Bans(bans) => {
                 let bans = bans.iter().map(Ban::encoded).collect();
                 let call = IBrokerRegistry::banCall { brokerId: broker_id, bans };
+                (d.broker_registry, call.abi_encode())
+            }
+            Intent::Lifts(lifts) => {
+                // The queue makes an intent of each.
+                let (kind, subject) =
+                    lifts.first().map_or((0, B256::ZERO), |lift| lift.encoded());
+                let call = IBrokerRegistry::unbanCall { brokerId: broker_id, kind, subject };
                 (d.broker_registry, call.abi_encode())
             }
             Intent::Alerts(alerts) => {

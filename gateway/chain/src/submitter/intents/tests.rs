@@ -60,8 +60,50 @@ fn open(path: &Path) -> Queue {
 fn contents(batch: &Batch) -> usize {
     match &batch.content {
         Intent::Bans(bans) => bans.len(),
+        Intent::Lifts(lifts) => lifts.len(),
         Intent::Alerts(alerts) => alerts.len(),
     }
+}
+
+#[test]
+fn a_lifted_ban_that_has_not_taken_off_goes_nowhere_and_its_neighbours_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    queue.push(Intent::Bans(vec![ban(1, NOW + 60), ban(2, NOW + 60)])).unwrap();
+    queue.push(Intent::Bans(vec![ban(1, NOW + 90)])).unwrap();
+    let lifted = ban(1, 0).subject;
+    assert!(queue.holds_ban(lifted));
+    queue.push(Intent::Lifts(vec![lifted])).unwrap();
+    queue.push(Intent::Bans(vec![ban(1, NOW + 120)])).unwrap();
+    drop(queue);
+    let mut queue = open(dir.path());
+    // First what was before the lift, then the lift by itself, then what came after it.
+    let mut land = |wanted: Intent| {
+        let batch = queue.batch(NOW, usize::MAX).unwrap().unwrap();
+        assert_eq!(batch.content, wanted);
+        queue.take_off(flight(batch.sequences)).unwrap();
+        queue.land().unwrap();
+    };
+    land(Intent::Bans(vec![ban(2, NOW + 60)]));
+    land(Intent::Lifts(vec![lifted]));
+    land(Intent::Bans(vec![ban(1, NOW + 120)]));
+    assert!(!queue.holds_ban(lifted));
+    assert_eq!(queue.batch(NOW, usize::MAX).unwrap(), None);
+}
+
+#[test]
+fn a_ban_in_the_air_stays_what_it_is_and_is_lifted_after_it_has_landed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    queue.push(Intent::Bans(vec![ban(1, NOW + 60)])).unwrap();
+    let batch = queue.batch(NOW, usize::MAX).unwrap().unwrap();
+    queue.take_off(flight(batch.sequences)).unwrap();
+    let lifted = ban(1, 0).subject;
+    queue.push(Intent::Lifts(vec![lifted])).unwrap();
+    assert!(queue.holds_ban(lifted), "it may be mined at any moment");
+    queue.land().unwrap();
+    let batch = queue.batch(NOW, usize::MAX).unwrap().unwrap();
+    assert_eq!(batch.content, Intent::Lifts(vec![lifted]));
 }
 
 fn files(path: &Path) -> Vec<PathBuf> {
