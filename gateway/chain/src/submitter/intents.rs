@@ -571,7 +571,7 @@ impl Queue {
 
     /// What the intent wants is so already.
     pub(super) fn needless(&mut self, sequence: u64) -> io::Result<()> {
-        self.remove(sequence)
+        self.forget(sequence)
     }
 
     /// Moves an intent that the contracts will never take out of the way.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use alloy::{
-    primitives::{U64, U256},
+    primitives::{B256, U64, U256},
     sol_types::SolCall,
 };
 use serde_json::json;
