@@ -131,8 +131,10 @@ impl Bans {
     pub fn operators_until(&self, address: IpAddr, now: u64) -> Option<u64> {
         let address = address.to_canonical();
         let inner = self.lock();
-        let networks =
-            inner.networks.iter().filter(|(network, until)| now < *until && network.contains(&address));
+        let networks = inner
+            .networks
+            .iter()
+            .filter(|(network, until)| now < *until && network.contains(&address));
         let of_network = networks.map(|(_, until)| *until).max();
         let of_origin = inner
             .bans
@@ -217,8 +219,13 @@ impl Bans {
     /// Whether the chain, as `view` has it, bans `subject` now.
     pub fn is_on_chain(&self, subject: &Subject, view: &View, now: u64) -> bool {
         match subject {
-            Subject::Wallet(wallet) => view.head.wallet_banned_until(*wallet, now).is_some(),
-            _ => self.pseudonym(subject).is_some_and(|pseudonym| view.origin_banned(pseudonym, now)),
+            // As of origins: the end of a ban counts once it has settled.
+            Subject::Wallet(wallet) => [&view.head, &view.settled]
+                .iter()
+                .any(|registry| registry.wallet_banned_until(*wallet, now).is_some()),
+            _ => {
+                self.pseudonym(subject).is_some_and(|pseudonym| view.origin_banned(pseudonym, now))
+            }
         }
     }
 
