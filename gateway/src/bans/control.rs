@@ -363,9 +363,19 @@ async fn converse(stream: UnixStream, office: Office) -> io::Result<()> {
     let mut line = Vec::new();
     BufReader::new(read.take(REQUEST_OCTETS)).read_until(b'\n', &mut line).await?;
     let answer = match serde_json::from_slice::<Request>(&line) {
-        Ok(request) => tokio::task::spawn_blocking(move || office.answer(request))
-            .await
-            .map_err(io::Error::other)?,
+        Ok(request) => {
+            let bans = office.bans.clone();
+            let answer = tokio::task::spawn_blocking(move || office.answer(request));
+            let mut answer = answer.await.map_err(io::Error::other)?;
+            if let Answer::Added { chain, .. } | Answer::Lifted { chain, .. } = &mut answer
+                && !bans.is_written().await
+            {
+                chain.push_str(
+                    "; it is not on the disk yet, so a restart would not know of it: see the log",
+                );
+            }
+            answer
+        }
         Err(error) => Answer::Refused(format!("the request makes no sense: {error}")),
     };
     let mut text = serde_json::to_vec(&answer)?;

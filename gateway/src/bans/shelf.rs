@@ -149,7 +149,7 @@ impl Shelf {
                 () = stop.cancelled() => true,
                 () = bans.changed.notified() => false,
             };
-            let changes = bans.take_unwritten();
+            let (taken, changes) = bans.take_unwritten();
             let written = tokio::task::spawn_blocking(move || {
                 let outcome = self.write(&changes);
                 (self, changes, outcome)
@@ -171,8 +171,11 @@ impl Shelf {
                     }
                     bans.changed.notify_one();
                 }
-            } else if std::mem::take(&mut is_told) {
-                info!("bans are written down again");
+            } else {
+                bans.wrote(taken);
+                if std::mem::take(&mut is_told) {
+                    info!("bans are written down again");
+                }
             }
             if is_last {
                 return;
@@ -256,10 +259,14 @@ mod tests {
             tokio::task::yield_now().await;
         }
         bans.remove(&wallet(7));
+        assert!(bans.is_written().await);
+        let there = opened(dir.path(), 1).unwrap();
+        assert_eq!(there.len(), 99, "what was waited for");
+        bans.add(ban(wallet(200), 100), 1).unwrap();
         stop.cancel();
         running.await.unwrap();
         let found = opened(dir.path(), 1).unwrap();
-        assert_eq!(found.len(), 99);
+        assert_eq!(found.len(), 100);
         assert!(!found.iter().any(|ban| ban.subject == wallet(7)));
     }
 }

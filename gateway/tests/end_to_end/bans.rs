@@ -102,6 +102,8 @@ fn a_wallet_that_goes_too_far_is_out_at_once_after_a_restart_and_at_every_gatewa
             ensure!(!spy.heard_on("open/will"), "{version:?}: the will fired");
 
             assert_eq!(wallet_bans(&stage).await?.len(), 0, "no block was made yet");
+            let state = stage.site.dir().join("gateway-state");
+            written(&state, &format!("{:#x}", stage.site.wallets.stranger.address())).await?;
             stage.site.gateway_mut()?.restart().await?;
             assert_eq!(
                 login(&stage, version, &stage.stranger("later")?).await?,
@@ -140,6 +142,17 @@ fn a_wallet_that_goes_too_far_is_out_at_once_after_a_restart_and_at_every_gatewa
         }
         Ok(())
     })
+}
+
+/// Waits until a ban is in the ledger on the disk, with no transaction open.
+async fn written(state: &Path, subject: &str) -> Result<()> {
+    until("the ban on the disk", || async {
+        let ledger = std::fs::read(state.join("bans.sqlite"))?;
+        let open = std::fs::metadata(state.join("bans.sqlite-journal")).is_ok_and(|f| f.len() > 0);
+        let there = ledger.windows(subject.len()).any(|window| window == subject.as_bytes());
+        Ok((there && !open).then_some(()))
+    })
+    .await
 }
 
 /// The evidence behind a hash, from the gateway's log.
@@ -262,8 +275,8 @@ fn bans_outlive_a_kill_where_nothing_goes_on_chain_and_a_damaged_ledger_is_told(
             assert_eq!(raw::attempt(V5, local(1), mqtt, &wrong).await?, Some(0x86));
         }
         assert_eq!(raw::attempt(V5, local(1), mqtt, &good).await?, None);
-        let listed = || bans(&gateway.state, &["list", "--json"]);
-        let (_, before) = listed()?;
+        written(&gateway.state, "127.0.0.1").await?;
+        let (_, before) = bans(&gateway.state, &["list", "--json"])?;
         gateway.child.kill();
         gateway.child = stage.launch("alone-again", &gateway.config)?;
         mqtt = gateway.listener("mqtt").await?;
