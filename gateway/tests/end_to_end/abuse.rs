@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::raw::{Connect, DISCONNECT, Got, Publish, Raw, packet, property, unsubscribe};
+use crate::common::raw::{
+    self, Connect, DISCONNECT, Got, Publish, Raw, packet, property, unsubscribe,
+};
 use crate::common::{PATIENCE, PUBLIC, RETAIN, Stage, V5, V311, Way, http, run, until};
 use eyre::{Result, bail, ensure};
 use flytrap_site::{Direction, Packet};
@@ -35,7 +37,7 @@ fn a_client_past_its_rate_is_slowed_down_and_loses_nothing_while_others_are_not_
             let spy = stage.site.spy(&topic).await?;
             let connect = Connect {
                 // The pause is longer than one and a half of it: what is not read must not be taken for silence.
-                keep_alive: 1,
+                keep_alive: 2,
                 ..Connect::of(version, &stage.stranger(&format!("flood-{level}"))?)
             };
             let mut flood = stage.session_of(way, &connect).await?;
@@ -203,9 +205,9 @@ fn publishes_under_way_are_bounded_and_a_client_of_5_is_told_how_many() -> Resul
                 if qos == 1 {
                     stage.site.recorder()?.hold();
                 }
-                for n in 1..=5 {
-                    let id = if qos == 1 { 9 } else { n };
-                    client.publish(&Publish::new("open/q", &[b'0' + n as u8]).qos(qos, id)).await?;
+                for n in 1..=5_u8 {
+                    let id = if qos == 1 { 9 } else { n.into() };
+                    client.publish(&Publish::new("open/q", &[b'0' + n]).qos(qos, id)).await?;
                 }
                 let ended = client.ended(PATIENCE).await?;
                 stage.site.recorder()?.release();
@@ -226,8 +228,10 @@ fn publishes_under_way_are_bounded_and_a_client_of_5_is_told_how_many() -> Resul
             // Who waits for its answers may go on for ever.
             let id = format!("patient-{}", version.level());
             let mut client = stage.session(Way::plain(version), &stage.stranger(&id)?).await?;
-            for n in 1..=50 {
-                client.publish_whole(&Publish::new("open/q", b"x").qos(1 + n as u8 % 2, n)).await?;
+            for n in 1..=50_u8 {
+                client
+                    .publish_whole(&Publish::new("open/q", b"x").qos(1 + n % 2, n.into()))
+                    .await?;
             }
             assert_eq!(client.ping().await?, []);
         }
@@ -310,7 +314,7 @@ fn a_session_outlives_its_connection_no_longer_than_the_cap_and_the_client_is_to
                     None => DISCONNECT.to_vec(),
                     Some(seconds) => {
                         let expiry = property::session_expiry(seconds);
-                        packet(0xe0, &[&[0, expiry.len() as u8][..], &expiry].concat())
+                        packet(0xe0, &[&[0][..], &raw::length(expiry.len()), &expiry].concat())
                     }
                 };
                 client.send(goodbye).await?;
