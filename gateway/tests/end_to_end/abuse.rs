@@ -314,7 +314,7 @@ fn a_session_outlives_its_connection_no_longer_than_the_cap_and_the_client_is_to
                     None => DISCONNECT.to_vec(),
                     Some(seconds) => {
                         let expiry = property::session_expiry(seconds);
-                        packet(0xe0, &[&[0][..], &raw::length(expiry.len()), &expiry].concat())
+                        packet(0xe0, &[&[0_u8][..], &raw::length(expiry.len()), &expiry].concat())
                     }
                 };
                 client.send(goodbye).await?;
