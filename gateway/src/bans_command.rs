@@ -60,7 +60,11 @@ pub(crate) async fn act(state_dir: &Path, command: BansCommand) -> Result<()> {
     match answer {
         Answer::Added { until, ended, chain } => {
             let left = until.saturating_sub(unix_now());
-            println!("Banned for {}; open sessions ended: {ended}.\n{}", told(left), capital(&chain));
+            println!(
+                "Banned for {}; open sessions ended: {ended}.\n{}",
+                told(left),
+                capital(&chain)
+            );
         }
         Answer::Lifted { here, chain } => {
             let word = if here { "Lifted here." } else { "This gateway had no ban of its own." };
@@ -99,7 +103,8 @@ async fn list(state_dir: &Path, json: bool) -> Result<()> {
     }
     let head = ["BANNED", "ENDS IN", "BY", "ON CHAIN", "REASON", "EVIDENCE"].map(str::to_owned);
     rows.insert(0, head);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..5).map(width).collect();
     for row in &rows {
         let cells = row.iter().zip(widths.iter().chain([&0]));

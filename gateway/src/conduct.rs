@@ -141,7 +141,9 @@ impl Conduct {
             let banned = self.bans.wallet_until(who.wallet, who.key, time);
             let entered = match banned.or_else(|| self.bans.operators_until(peer.ip(), time)) {
                 Some(until) => Err(Turned::Banned(until)),
-                None if went_too_far || !inner.ledger.may_open(who.key, now) => Err(Turned::TooFast),
+                None if went_too_far || !inner.ledger.may_open(who.key, now) => {
+                    Err(Turned::TooFast)
+                }
                 None => Ok(inner.open(&self.inner, who, peer.ip(), self.stop.child_token(), now)),
             };
             (went_too_far, entered)

@@ -265,12 +265,7 @@ impl Inner {
     }
 
     /// What is known of a banned origin; `None` if too many others are. Those are then simply closed.
-    fn remember(
-        &mut self,
-        origin: Origin,
-        now: Instant,
-        until: Instant,
-    ) -> Option<&mut Banned> {
+    fn remember(&mut self, origin: Origin, now: Instant, until: Instant) -> Option<&mut Banned> {
         if self.banned.len() >= TRACKED && !self.banned.contains_key(&origin) {
             self.banned.retain(|_, b| b.on_trial.is_some() || now < b.until);
             if self.banned.len() >= TRACKED {

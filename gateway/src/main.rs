@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
 use bans_command::BansCommand;
+use clap::{Args, Parser, Subcommand};
 use eyre::{WrapErr as _, eyre};
 use flytrap_gateway::config::Config;
 use flytrap_gateway::{check, health, server, tls};

@@ -239,7 +239,11 @@ impl Metrics {
             "Clients held up because they went past a rate, by rate",
             m.throttled.clone(),
         );
-        registry.register("sessions_ended", "Sessions that ended, by why", m.sessions_ended.clone());
+        registry.register(
+            "sessions_ended",
+            "Sessions that ended, by why",
+            m.sessions_ended.clone(),
+        );
         registry.register(
             "notes_dropped",
             "Alerts and bans that did not fit and were only counted",

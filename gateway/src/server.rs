@@ -33,8 +33,8 @@ use crate::conduct::Conduct;
 use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
 use crate::door::Door;
 use crate::health::{self, Vitals, VitalsCollector};
-use crate::log_budget::LogBudget;
 use crate::listener::{BindError, Listener, check_open_files};
+use crate::log_budget::LogBudget;
 use crate::metrics::{Metrics, ReloadLabel};
 use crate::mirror::Mirror;
 use crate::outbox::Outbox;
@@ -92,7 +92,9 @@ pub enum ServerError {
     #[error("{0}; restore it, or remove it: bans of this gateway that are not on chain then end")]
     Bans(#[from] Unreadable),
     /// Where `flytrap-gateway bans` is answered.
-    #[error("control socket in `state_dir`: {0}; make it a directory on a file system that has sockets")]
+    #[error(
+        "control socket in `state_dir`: {0}; make it a directory on a file system that has sockets"
+    )]
     Control(io::Error),
     /// Health and metrics can no longer be served.
     #[error("health and metrics cannot be served: {0}")]

@@ -48,8 +48,8 @@ pub use publish::{
     read_raw_publish,
 };
 pub use rewrite::{
-    ConnAckChange, ConnectChange, rewrite_connack, rewrite_connect, rewrite_disconnect, rewrite_publish,
-    rewrite_suback, rewrite_subscribe, rewrite_unsuback, rewrite_unsubscribe,
+    ConnAckChange, ConnectChange, rewrite_connack, rewrite_connect, rewrite_disconnect,
+    rewrite_publish, rewrite_suback, rewrite_subscribe, rewrite_unsuback, rewrite_unsubscribe,
 };
 pub use subscribe::{Filters, Subscribe, SubscribeFilter, Unsubscribe};
 

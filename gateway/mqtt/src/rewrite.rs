@@ -6,8 +6,8 @@ use std::num::NonZeroU16;
 use crate::encode::{PropertyWriter, packet, put_binary, put_text};
 use crate::frame::put_variable_byte_integer;
 use crate::{
-    ConnAck, Connect, Disconnect, Properties, Property, Publish, SubAck, Subscribe, UnsubAck, Unsubscribe,
-    Version, Will, kind,
+    ConnAck, Connect, Disconnect, Properties, Property, Publish, SubAck, Subscribe, UnsubAck,
+    Unsubscribe, Version, Will, kind,
 };
 
 /// What the CONNECT says to the broker, where it differs from what the client said.

@@ -208,10 +208,15 @@ impl Office {
 
     fn add(&self, subject: Subject, seconds: u64, reason: String) -> Result<Answer, String> {
         if !(1..=LONGEST).contains(&seconds) {
-            return Err(format!("a ban of {seconds} s, wanted 1 s to 29 d: the chain takes no longer one of a gateway"));
+            return Err(format!(
+                "a ban of {seconds} s, wanted 1 s to 29 d: the chain takes no longer one of a gateway"
+            ));
         }
         if reason.len() > REASON_OCTETS || reason.chars().any(char::is_control) {
-            return Err(format!("the reason has {} octets, wanted at most {REASON_OCTETS} without control characters", reason.len()));
+            return Err(format!(
+                "the reason has {} octets, wanted at most {REASON_OCTETS} without control characters",
+                reason.len()
+            ));
         }
         if matches!(subject, Subject::Pseudonym(_)) {
             return Err("nobody can be found by a pseudonym: name the address".to_owned());
@@ -237,9 +242,13 @@ impl Office {
         let ended = self.conduct.ban(ban).map_err(|full| full.to_string())?;
         warn!(reason, evidence_hash = %hash, ended, "banned {subject} by an operator until {until}");
         let chain = match (subject, self.outbox.records()) {
-            (Subject::Network(_), _) => "not on chain: it knows no networks, so this holds at this gateway alone",
+            (Subject::Network(_), _) => {
+                "not on chain: it knows no networks, so this holds at this gateway alone"
+            }
             (_, true) => "on its way to the chain, from where other gateways have it",
-            (_, false) => "not on chain: `gateway.record` is off, so this holds at this gateway alone",
+            (_, false) => {
+                "not on chain: `gateway.record` is off, so this holds at this gateway alone"
+            }
         };
         Ok(Answer::Added { until, ended, chain: chain.to_owned() })
     }
@@ -261,8 +270,12 @@ impl Office {
         let may_be_there = on_chain || was.is_some_and(|ban| ban.chain >= OnChain::Queued);
         let asked = self.outbox.lift(&subject);
         let chain = match (on_chain, may_be_there, asked) {
-            (true, _, true) => "the end of the ban is on its way to the chain, until then it holds; if the broker's owner made it, only the owner lifts it, with `flytrap ban lift`",
-            (true, _, false) => "the ban is on chain and this gateway does not write there: the broker's owner lifts it, with `flytrap ban lift`",
+            (true, _, true) => {
+                "the end of the ban is on its way to the chain, until then it holds; if the broker's owner made it, only the owner lifts it, with `flytrap ban lift`"
+            }
+            (true, _, false) => {
+                "the ban is on chain and this gateway does not write there: the broker's owner lifts it, with `flytrap ban lift`"
+            }
             (false, true, true) => "the ban was on its way to the chain: so is its end",
             (false, ..) => "the chain has no such ban",
         };
@@ -330,7 +343,9 @@ pub async fn serve(control: Control, office: Office, stop: CancellationToken) {
             continue;
         };
         let asks = stream.peer_cred().map(|peer| peer.uid());
-        if !matches!((&asks, &own), (Ok(0), _)) && !matches!((&asks, &own), (Ok(a), Ok(b)) if a == b) {
+        if !matches!((&asks, &own), (Ok(0), _))
+            && !matches!((&asks, &own), (Ok(a), Ok(b)) if a == b)
+        {
             warn!("a stranger at the control socket was turned away");
             continue;
         }
@@ -348,9 +363,19 @@ async fn converse(stream: UnixStream, office: Office) -> io::Result<()> {
     let mut line = Vec::new();
     BufReader::new(read.take(REQUEST_OCTETS)).read_until(b'\n', &mut line).await?;
     let answer = match serde_json::from_slice::<Request>(&line) {
-        Ok(request) => tokio::task::spawn_blocking(move || office.answer(request))
-            .await
-            .map_err(io::Error::other)?,
+        Ok(request) => {
+            let bans = office.bans.clone();
+            let answer = tokio::task::spawn_blocking(move || office.answer(request));
+            let mut answer = answer.await.map_err(io::Error::other)?;
+            if let Answer::Added { chain, .. } | Answer::Lifted { chain, .. } = &mut answer
+                && !bans.is_written().await
+            {
+                chain.push_str(
+                    "; it is not on the disk yet, so a restart would not know of it: see the log",
+                );
+            }
+            answer
+        }
         Err(error) => Answer::Refused(format!("the request makes no sense: {error}")),
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -404,7 +429,9 @@ pub async fn ask(state_dir: &Path, request: &Request) -> Result<Answer, Unanswer
         Ok(Ok(Answer::Refused(why))) => Err(Unanswered::Refused(why)),
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Unanswered::Nobody(place()),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Unanswered::Nobody(place())
+            }
             io::ErrorKind::PermissionDenied => Unanswered::Forbidden(place()),
             _ => Unanswered::Broken(place(), error),
         }),

@@ -14,12 +14,14 @@ mod subject;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use alloy_primitives::{Address, B256, keccak256};
 use flytrap_policy::{Origin, View};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use crate::config::Secret;
 
@@ -29,6 +31,8 @@ pub use subject::Subject;
 /// Bans of each kind. Those of networks are looked through for each connection, so they are fewer.
 const MOST: usize = 65_536;
 const MOST_NETWORKS: usize = 256;
+/// How long whoever must know that a change is on the disk waits for it.
+const WRITING: Duration = Duration::from_secs(3);
 
 /// One ban that holds here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +87,8 @@ impl Ban {
 pub struct Bans {
     inner: Mutex<Inner>,
     changed: Notify,
+    /// The last change that is on the disk.
+    written: watch::Sender<u64>,
     pseudonym_key: Secret<[u8; 32]>,
 }
 
@@ -97,6 +103,8 @@ struct Inner {
     origins: usize,
     /// Not on the disk as they are here.
     unwritten: BTreeSet<Subject>,
+    /// Counts what was taken to be written.
+    taken: u64,
 }
 
 /// There is no room for a ban of this kind.
@@ -107,7 +115,8 @@ pub struct Full(usize);
 impl Bans {
     /// A book with what an earlier run left.
     pub fn new(pseudonym_key: Secret<[u8; 32]>, left: Vec<Ban>) -> Self {
-        let book = Self { inner: Mutex::default(), changed: Notify::new(), pseudonym_key };
+        let (inner, changed, written) = (Mutex::default(), Notify::new(), watch::Sender::new(0));
+        let book = Self { inner, changed, written, pseudonym_key };
         for ban in left {
             let pseudonym = book.pseudonym(&ban.subject);
             book.lock().insert(ban, pseudonym);
@@ -131,8 +140,10 @@ impl Bans {
     pub fn operators_until(&self, address: IpAddr, now: u64) -> Option<u64> {
         let address = address.to_canonical();
         let inner = self.lock();
-        let networks =
-            inner.networks.iter().filter(|(network, until)| now < *until && network.contains(&address));
+        let networks = inner
+            .networks
+            .iter()
+            .filter(|(network, until)| now < *until && network.contains(&address));
         let of_network = networks.map(|(_, until)| *until).max();
         let of_origin = inner
             .bans
@@ -217,8 +228,13 @@ impl Bans {
     /// Whether the chain, as `view` has it, bans `subject` now.
     pub fn is_on_chain(&self, subject: &Subject, view: &View, now: u64) -> bool {
         match subject {
-            Subject::Wallet(wallet) => view.head.wallet_banned_until(*wallet, now).is_some(),
-            _ => self.pseudonym(subject).is_some_and(|pseudonym| view.origin_banned(pseudonym, now)),
+            // As of origins: the end of a ban counts once it has settled.
+            Subject::Wallet(wallet) => [&view.head, &view.settled]
+                .iter()
+                .any(|registry| registry.wallet_banned_until(*wallet, now).is_some()),
+            _ => {
+                self.pseudonym(subject).is_some_and(|pseudonym| view.origin_banned(pseudonym, now))
+            }
         }
     }
 
@@ -259,11 +275,29 @@ impl Bans {
         self.lock().bans.len()
     }
 
-    /// What is not on the disk yet, each with what is to be there.
-    fn take_unwritten(&self) -> Vec<(Subject, Option<Ban>)> {
+    /// Waits until everything up to now is on the disk; false if that takes too long.
+    pub async fn is_written(&self) -> bool {
+        let taken = {
+            let inner = self.lock();
+            inner.taken + u64::from(!inner.unwritten.is_empty())
+        };
+        let mut written = self.written.subscribe();
+        let waited = timeout(WRITING, written.wait_for(|written| *written >= taken)).await;
+        matches!(waited, Ok(Ok(_)))
+    }
+
+    /// What is not on the disk yet, each with what is to be there, and the number to say when it is.
+    fn take_unwritten(&self) -> (u64, Vec<(Subject, Option<Ban>)>) {
         let mut inner = self.lock();
         let unwritten = std::mem::take(&mut inner.unwritten);
-        unwritten.into_iter().map(|subject| (subject, inner.bans.get(&subject).cloned())).collect()
+        inner.taken += 1;
+        let changes = unwritten.into_iter().map(|s| (s, inner.bans.get(&s).cloned())).collect();
+        (inner.taken, changes)
+    }
+
+    /// What was taken by this number is on the disk.
+    fn wrote(&self, taken: u64) {
+        self.written.send_replace(taken);
     }
 
     /// The disk did not take them: they are offered again, as they are by then.

@@ -47,15 +47,19 @@ impl Shelf {
         match std::fs::metadata(&path) {
             Ok(found) if found.len() == 0 => return Err(wrong("it is empty".to_owned())),
             Ok(_) => {}
-            Err(_) => info!(file = %path.display(), "no bans of an earlier run: a new ledger is begun"),
+            Err(_) => {
+                info!(file = %path.display(), "no bans of an earlier run: a new ledger is begun")
+            }
         }
         let opened = || {
             let database = Connection::open(&path)?;
+            // No write-ahead log: its end is what its checksums say, so damage to it would look like bans that never were.
             database.execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
+                "PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
                  CREATE TABLE IF NOT EXISTS bans (subject TEXT PRIMARY KEY, ban TEXT NOT NULL, seal BLOB NOT NULL) STRICT, WITHOUT ROWID;",
             )?;
-            let sound: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            let sound: String =
+                database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             Ok::<_, rusqlite::Error>((database, sound))
         };
         let (database, sound) = opened().map_err(|error| wrong(error.to_string()))?;
@@ -86,7 +90,9 @@ impl Shelf {
                 row.get(0).and_then(|subject| Ok((subject, row.get(1)?))).map_err(told)?;
             let sealed: Vec<u8> = row.get(2).map_err(told)?;
             if sealed != seal(&text) {
-                return Err(format!("the row of {subject} does not have the checksum it was written with"));
+                return Err(format!(
+                    "the row of {subject} does not have the checksum it was written with"
+                ));
             }
             let ban: Ban = serde_json::from_str(&text)
                 .map_err(|error| format!("the row of {subject} makes no sense: {error}"))?;
@@ -99,7 +105,11 @@ impl Shelf {
             .database
             .query_row("SELECT count(*) FROM bans", [], |row| row.get(0))
             .map_err(told)?;
-        if usize::try_from(count) == Ok(bans.len()) { Ok(bans) } else { Err("a row is longer than any that was written".to_owned()) }
+        if usize::try_from(count) == Ok(bans.len()) {
+            Ok(bans)
+        } else {
+            Err("a row is longer than any that was written".to_owned())
+        }
     }
 
     fn write(&mut self, changes: &[(Subject, Option<Ban>)]) -> rusqlite::Result<()> {
@@ -108,15 +118,17 @@ impl Shelf {
         }
         let write = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut put = write
-                .prepare_cached("INSERT OR REPLACE INTO bans (subject, ban, seal) VALUES (?1, ?2, ?3)")?;
+            let mut put = write.prepare_cached(
+                "INSERT OR REPLACE INTO bans (subject, ban, seal) VALUES (?1, ?2, ?3)",
+            )?;
             let mut strike = write.prepare_cached("DELETE FROM bans WHERE subject = ?1")?;
             for (subject, ban) in changes {
                 let subject = subject.to_string();
                 match ban {
                     Some(ban) => {
-                        let text = serde_json::to_string(ban)
-                            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+                        let text = serde_json::to_string(ban).map_err(|error| {
+                            rusqlite::Error::ToSqlConversionFailure(error.into())
+                        })?;
                         put.execute(params![subject, text, seal(&text)])?;
                     }
                     None => {
@@ -137,7 +149,7 @@ impl Shelf {
                 () = stop.cancelled() => true,
                 () = bans.changed.notified() => false,
             };
-            let changes = bans.take_unwritten();
+            let (taken, changes) = bans.take_unwritten();
             let written = tokio::task::spawn_blocking(move || {
                 let outcome = self.write(&changes);
                 (self, changes, outcome)
@@ -159,8 +171,11 @@ impl Shelf {
                     }
                     bans.changed.notify_one();
                 }
-            } else if std::mem::take(&mut is_told) {
-                info!("bans are written down again");
+            } else {
+                bans.wrote(taken);
+                if std::mem::take(&mut is_told) {
+                    info!("bans are written down again");
+                }
             }
             if is_last {
                 return;
@@ -244,10 +259,14 @@ mod tests {
             tokio::task::yield_now().await;
         }
         bans.remove(&wallet(7));
+        assert!(bans.is_written().await);
+        let there = opened(dir.path(), 1).unwrap();
+        assert_eq!(there.len(), 99, "what was waited for");
+        bans.add(ban(wallet(200), 100), 1).unwrap();
         stop.cancel();
         running.await.unwrap();
         let found = opened(dir.path(), 1).unwrap();
-        assert_eq!(found.len(), 99);
+        assert_eq!(found.len(), 100);
         assert!(!found.iter().any(|ban| ban.subject == wallet(7)));
     }
 }

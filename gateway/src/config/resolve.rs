@@ -18,8 +18,8 @@ use super::problem::{Problem, Problems, place};
 use super::read::{Readers, pseudonym_key, read};
 use super::value::{Addresses, Span};
 use super::{
-    AuditConfig, BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Conduct, Config,
-    HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, Secret, WebSocketConfig,
+    AuditConfig, BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Conduct,
+    Config, HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, Secret, WebSocketConfig,
 };
 use crate::proxy::TrustedPeers;
 use crate::session::Rates;
@@ -411,12 +411,7 @@ impl Resolver<'_> {
                 1,
                 100_000,
             ),
-            max_in_flight: self.within(
-                "limits.max_in_flight",
-                &limits.max_in_flight,
-                1,
-                u16::MAX,
-            ),
+            max_in_flight: self.within("limits.max_in_flight", &limits.max_in_flight, 1, u16::MAX),
             session_expiry_cap: self.session_expiry(&limits.session_expiry_cap),
             failures: self.within("limits.failures", &limits.failures, 0, 1_000),
             ban: self.ban("limits.ban", &limits.ban),
@@ -451,8 +446,7 @@ impl Resolver<'_> {
     }
 
     fn conduct(&mut self, conduct: &file::Conduct, rates: &file::Rates) -> Conduct {
-        let window =
-            self.between("conduct.window", &conduct.window, Duration::from_secs(1), DAY);
+        let window = self.between("conduct.window", &conduct.window, Duration::from_secs(1), DAY);
         let burst = rates.burst.get_ref().0;
         Conduct {
             limit: ConductLimit {
@@ -476,7 +470,10 @@ impl Resolver<'_> {
     ) -> Duration {
         let given = value.get_ref().0;
         if given < least || given > most {
-            self.problem(value, format!("`{key}` is {given:?}, wanted {least:?} to {}", told(most)));
+            self.problem(
+                value,
+                format!("`{key}` is {given:?}, wanted {least:?} to {}", told(most)),
+            );
         }
         given
     }

@@ -117,21 +117,28 @@ impl Refused {
 pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Option<Opened> {
     let mut takes = usize::MAX;
     match negotiate(&mut client, peer, shared, &mut takes).await {
-        Ok(Negotiated { broker, machine, principal, client_id, carried, stay, carry, broker_carry }) => {
+        Ok(Negotiated {
+            broker,
+            machine,
+            principal,
+            client_id,
+            carried,
+            stay,
+            carry,
+            broker_carry,
+        }) => {
             let pump =
                 Pump { client: Side::new(client, carry), broker: Side::new(broker, broker_carry) };
             Some(Opened { pump, machine, principal, client_id, carried, stay })
         }
         Err(refused) => {
             match &refused {
-                Refused::Broker { why, .. } if shared.log.may_say() => {
+                Refused::NoConnect(_) => debug!(peer = %peer.addr, why = %refused, "no session"),
+                _ if !shared.log.may_say() => {}
+                Refused::Broker { why, .. } => {
                     warn!(peer = %peer.addr, why, "session refused, the broker is to blame");
                 }
-                Refused::NoConnect(_) => debug!(peer = %peer.addr, why = %refused, "no session"),
-                _ if shared.log.may_say() => {
-                    info!(peer = %peer.addr, why = %refused, "session refused");
-                }
-                _ => {}
+                _ => info!(peer = %peer.addr, why = %refused, "session refused"),
             }
             client.turn_away(&refused.answer(takes)).await;
             None

@@ -307,7 +307,7 @@ impl Machine {
             deliver: Leases::default(),
             broker_aliases: Aliases::default(),
             withheld: PacketIds::default(),
-            most_in_flight: terms.max_in_flight.min(connack.receive_maximum.get()).into(),
+            most_in_flight: terms.max_in_flight.into(),
             incomplete: 0,
             answers_due: 0,
             subscriptions: HashMap::new(),

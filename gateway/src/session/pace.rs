@@ -96,8 +96,7 @@ impl Pace {
         now: Duration,
     ) -> Result<(), End> {
         let [messages, octets, requests] = of_session;
-        let of_session =
-            [(messages, "messages"), (octets, "octets"), (requests, "requests")];
+        let of_session = [(messages, "messages"), (octets, "octets"), (requests, "requests")];
         if let Some((_, what)) = of_session.into_iter().find(|(over, _)| *over > PATIENCE) {
             return Err(End::ClientRate(what));
         }

@@ -13,8 +13,8 @@ use tracing::{debug, info};
 
 use super::handshake::{Opened, open};
 use super::machine::{End, Machine};
-use super::proof::{self, Prover, Unproven};
 use super::pace::Pace;
+use super::proof::{self, Prover, Unproven};
 use super::pump::{Pump, Stop, World};
 use super::renewal::Step;
 use crate::conduct::Stay;
@@ -34,7 +34,8 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
         opened = Box::pin(open(client, &peer, &shared)) => opened,
         () = shared.stop.cancelled() => None,
     };
-    let Some(Opened { pump, machine, principal, client_id, carried: _carried, stay }) = opened else {
+    let Some(Opened { pump, machine, principal, client_id, carried: _carried, stay }) = opened
+    else {
         return;
     };
     shared.metrics.sessions.inc();

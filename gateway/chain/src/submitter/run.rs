@@ -340,8 +340,7 @@ impl Submitter {
             }
             Intent::Lifts(lifts) => {
                 // The queue makes an intent of each.
-                let (kind, subject) =
-                    lifts.first().map_or((0, B256::ZERO), |lift| lift.encoded());
+                let (kind, subject) = lifts.first().map_or((0, B256::ZERO), |lift| lift.encoded());
                 let call = IBrokerRegistry::unbanCall { brokerId: broker_id, kind, subject };
                 (d.broker_registry, call.abi_encode())
             }

@@ -7,7 +7,9 @@ use crate::session::Used;
 
 fn world() -> World {
     let rights = [Right::Publish, Right::Subscribe];
-    rights.into_iter().fold(World::new().topic("a"), |world, right| world.grant("a", right, NOW + 10))
+    rights
+        .into_iter()
+        .fold(World::new().topic("a"), |world, right| world.grant("a", right, NOW + 10))
 }
 
 /// 2 of flow control, by first octet.
@@ -105,33 +107,13 @@ fn what_the_broker_refuses_is_under_way_no_more() {
     }
 }
 
-#[test]
-fn the_brokers_receive_maximum_counts_where_it_is_smaller() {
-    let world = world();
-    let connack = [0x20, 6, 0, 0, 3, 0x21, 0, 2];
-    let Ok(FromBroker::ConnAck(connack)) =
-        read_from_broker(Version::V5, frame(&connack, 100).unwrap().unwrap())
-    else {
-        panic!("a CONNACK")
-    };
-    let connect = Connect::bare(Version::V5);
-    let (view, clock) = (world.view(), clock(NOW, 0));
-    let machine = Machine::new(principal(), &connect, &connack, TERMS, view, clock);
-    let mut played = Played { machine, to_broker: Vec::new(), to_client: Vec::new(), end: None };
-    played.follow(&world);
-    let send = |id| publish(Version::V5, QoS::AtLeastOnce, id, "a/x", None);
-    assert!(played.client_sends(&[send(1), send(2)].concat()).end.is_none());
-    assert!(matches!(played.client_sends(&send(3)).end, Some(End::ClientInFlight)));
-}
-
 /// MQTT 5.0 section 3.14.2.2.2
 #[test]
 fn a_goodbye_asks_for_no_longer_session_than_the_cap() {
     let world = world();
     let connect = Connect { session_expiry: 1, ..Connect::bare(Version::V5) };
-    let goodbye = |seconds: u32| {
-        packet(0xE0, &[&[0, 5, 0x11][..], &seconds.to_be_bytes()].concat())
-    };
+    let goodbye =
+        |seconds: u32| packet(0xE0, &[&[0, 5, 0x11][..], &seconds.to_be_bytes()].concat());
     for (asked, sent) in [(TERMS.session_expiry_cap, 60), (61, 60), (u32::MAX, 60)] {
         let mut played = Played::new(&world, &connect, TERMS);
         assert_eq!(played.client_sends(&goodbye(asked)).sent().0, goodbye(sent), "{asked}");
@@ -154,10 +136,9 @@ fn the_will_of_whoever_is_banned_is_taken_back() {
             octets: &[],
         };
         let connect = Connect { will: Some(will), ..Connect::bare(version) };
-        for (end, is_taken_back) in [
-            (End::Denied(Denial::Banned { until: NOW + 1 }), true),
-            (End::ClientLost, false),
-        ] {
+        for (end, is_taken_back) in
+            [(End::Denied(Denial::Banned { until: NOW + 1 }), true), (End::ClientLost, false)]
+        {
             let mut played = Played::new(&world, &connect, TERMS);
             let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
             played.machine.leave(&end, Some(world.view()), &mut to_client, &mut to_broker);
