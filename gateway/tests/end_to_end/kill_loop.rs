@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -214,9 +214,13 @@ impl Moment {
         };
         let intents = names();
         let says = |words: &str| {
-            let text = fs::read(&log).unwrap_or_default();
-            let new = text.get(usize::try_from(begins).unwrap_or(0)..).unwrap_or_default();
-            String::from_utf8_lossy(new).contains(words)
+            // Only what this gateway wrote: the log has everything of those before.
+            let mut new = Vec::new();
+            let read = fs::File::open(&log).and_then(|mut log| {
+                log.seek(SeekFrom::Start(begins))?;
+                log.read_to_end(&mut new)
+            });
+            read.is_ok() && String::from_utf8_lossy(&new).contains(words)
         };
         // The half of its life in which it is let be, also here, so that most moments come at all.
         let least = life / 2;
