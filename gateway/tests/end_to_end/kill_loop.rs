@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use alloy::providers::Provider as _;
 use alloy_primitives::Address;
 use eyre::{Result, WrapErr, bail, ensure, eyre};
 use flytrap_chain::keys::Key;
@@ -22,6 +23,7 @@ use flytrap_site::{Child, SiteOptions, token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::common::process::set;
 use crate::common::raw::{Connect, Got, Publish, Raw};
@@ -82,10 +84,27 @@ enum Node {
 async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
     println!("kill loop: {kills} kills, SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut options = SiteOptions { gateway: true, ..SiteOptions::default() };
-    options.chain.block_time = Some(BLOCK_TIME);
-    let stage = Stage::with(options).await?;
+    let stage = Stage::with(SiteOptions::default()).await?;
     stage.topic_with("closed", RETAIN, CLOSED, CLOSED).await?;
+    // Blocks come by themselves, but never during a reorganisation: anvil's own timer could then leave a hole in its chain.
+    stage.site.chain.automine(false).await?;
+    let (turn, mining) = (Arc::new(tokio::sync::Mutex::new(())), CancellationToken::new());
+    let miner = tokio::spawn({
+        let (turn, mining) = (turn.clone(), mining.clone());
+        let provider = stage.site.chain.provider().clone();
+        async move {
+            while !mining.is_cancelled() {
+                let mine = async {
+                    let _turn = turn.lock().await;
+                    let params = serde_json::json!(["0x1"]);
+                    provider.raw_request::<_, serde_json::Value>("anvil_mine".into(), params).await
+                };
+                // A node that hangs mines when it is let go on.
+                let _ = mine.await;
+                tokio::time::sleep(BLOCK_TIME).await;
+            }
+        }
+    });
     let node = SocketAddr::from(([127, 0, 0, 1], stage.site.chain.port()));
     let relay = Relay::start(node, true).await?;
     let ports = free_ports(&mut StdRng::from_os_rng())?;
@@ -141,7 +160,10 @@ async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
             relay.open();
             match trouble {
                 Node::Serves => Ok(()),
-                Node::Reorganises(depth) => stage.site.chain.reorganise(depth).await,
+                Node::Reorganises(depth) => {
+                    let _turn = turn.lock().await;
+                    stage.site.chain.reorganise(depth).await
+                }
                 Node::IsAway => Ok(relay.shut()),
                 Node::Hangs => Ok(stage.site.chain.child.freeze()),
             }
@@ -180,6 +202,8 @@ async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
         tokio::time::sleep(TICK).await;
     }
     println!("  drained in {:?}", began.elapsed());
+    mining.cancel();
+    miner.await?;
     stage.site.chain.mine(3).await?;
     child.stop(PATIENCE).await?;
 

@@ -216,10 +216,11 @@ impl Submitter {
         let (mut kept, mut gone) = (Vec::with_capacity(landed.len()), Vec::new());
         for one in &landed {
             match self.sight.standing(one.height, one.block) {
-                Standing::Buried => {}
                 Standing::Held if settled >= Some(one.height + REMEMBERED_BLOCKS) => {}
                 Standing::Held | Standing::Ahead => kept.push(one.clone()),
-                Standing::Orphaned => match self.mined_again(one).await? {
+                // So deep that the follower no longer knows: this gateway was away, and did not see what became of it.
+                Standing::Buried if transact::receipt(&self.rpc, one.hash).await?.is_some() => {}
+                Standing::Orphaned | Standing::Buried => match self.mined_again(one).await? {
                     Some(again) => kept.push(again),
                     // Asked in this order: it may have come back between the two questions.
                     None if self.is_taken(one).await? && self.mined_again(one).await?.is_none() => {
