@@ -60,6 +60,9 @@ pub enum KeyError {
         /// The keystore.
         path: PathBuf,
     },
+    /// A key was to be typed where nobody can.
+    #[error("no key file is named, and there is no terminal to type the key at: name one")]
+    NoTerminal,
     /// A passphrase that guards nothing.
     #[error(
         "the passphrase has {octets} octets, wanted at least {LEAST_PASSPHRASE}: choose a longer one"
@@ -159,6 +162,9 @@ impl Key {
     /// # Errors
     /// [`KeyError`] if there is no terminal, or what was typed is no key.
     pub fn ask() -> Result<Self, KeyError> {
+        if !io::stdin().is_terminal() {
+            return Err(KeyError::NoTerminal);
+        }
         let path = Path::new("(typed)");
         let digits = prompt(path, "Private key, 64 hexadecimal digits (not shown): ")?;
         Self::from_hex(&digits).ok_or_else(|| KeyError::NoKey { path: path.into() })

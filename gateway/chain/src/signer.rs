@@ -60,7 +60,7 @@ impl Signer {
     /// [`SignerError::Away`] if the service does not tell the key's address.
     #[cfg(feature = "aws-kms")]
     pub async fn aws_kms(key_id: String) -> Result<Self, SignerError> {
-        use alloy::signers::aws::{AwsSigner, aws_config, aws_sdk_kms};
+        use alloy::signers::aws::{AwsSigner, aws_sdk_kms};
         let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
         let client = aws_sdk_kms::Client::new(&config);
         let signer = AwsSigner::new(client, key_id, None).await;

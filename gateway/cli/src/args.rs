@@ -71,7 +71,7 @@ pub(crate) struct KeyArgs {
     /// JSON keystore, as geth, foundry and others write it.
     #[arg(long, global = true, env = "FLYTRAP_KEYSTORE", value_name = "FILE")]
     pub(crate) keystore: Option<PathBuf>,
-    /// File whose first line is the keystore's passphrase.
+    /// File with the keystore's passphrase, readable by you only; without it you are asked at the terminal.
     #[arg(long, global = true, env = "FLYTRAP_PASSPHRASE_FILE", value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
 }

@@ -192,10 +192,9 @@ fn key_and_passphrase_are_nowhere_to_be_found_once_the_gateway_has_read_them() -
         let connect = Connect::of(V5, &stage.wrong_proof("failing")?);
         let from = std::net::IpAddr::from([127, 0, 0, 9]);
         raw::attempt(V5, from, gateway.listener("mqtt").await?, &connect).await?;
-        until("the ban on chain", || async {
-            Ok((!stage.origin_bans().await?.is_empty()).then_some(()))
-        })
-        .await?;
+        let landed = state.join("submitter/landed.json");
+        until("the ban to be confirmed", || async { Ok(landed.exists().then_some(())) }).await?;
+        ensure!(!stage.origin_bans().await?.is_empty());
 
         let proc = |name: &str| fs::read(format!("/proc/{pid}/{name}"));
         let mut places = vec![

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,22 +14,29 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use alloy::providers::Provider as _;
 use alloy_primitives::Address;
-use eyre::{Result, WrapErr, ensure, eyre};
+use eyre::{Result, WrapErr, bail, ensure, eyre};
 use flytrap_chain::keys::Key;
 use flytrap_policy::credential;
 use flytrap_site::{Child, SiteOptions, token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::common::process::set;
 use crate::common::raw::{Connect, Got, Publish, Raw};
 use crate::common::relay::Relay;
-use crate::common::{CLOSED, PATIENCE, RETAIN, Stage, V5, http, run, within};
+use crate::common::{CLOSED, PATIENCE, RETAIN, Stage, TICK, V5, http, run};
 
 /// Blocks come this often.
 const BLOCK_TIME: Duration = Duration::from_millis(250);
+/// Between two things of a client, so that what comes in while gateways are killed can get out while they are not: a transaction
+/// carries 64, and takes a second from its signature until it is settled.
+const PACE: Duration = Duration::from_millis(150);
+/// How long the last gateway may take to put on chain what is left.
+const DRAIN: Duration = Duration::from_secs(300);
 /// Longest life of a gateway between two kills.
 const LONGEST_LIFE: Duration = Duration::from_millis(1_800);
 
@@ -77,13 +84,30 @@ enum Node {
 async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
     println!("kill loop: {kills} kills, SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut options = SiteOptions { gateway: true, ..SiteOptions::default() };
-    options.chain.block_time = Some(BLOCK_TIME);
-    let stage = Stage::with(options).await?;
+    let stage = Stage::with(SiteOptions::default()).await?;
     stage.topic_with("closed", RETAIN, CLOSED, CLOSED).await?;
+    // Blocks come by themselves, but never during a reorganisation: anvil's own timer could then leave a hole in its chain.
+    stage.site.chain.automine(false).await?;
+    let (turn, mining) = (Arc::new(tokio::sync::Mutex::new(())), CancellationToken::new());
+    let miner = tokio::spawn({
+        let (turn, mining) = (turn.clone(), mining.clone());
+        let provider = stage.site.chain.provider().clone();
+        async move {
+            while !mining.is_cancelled() {
+                let mine = async {
+                    let _turn = turn.lock().await;
+                    let params = serde_json::json!(["0x1"]);
+                    provider.raw_request::<_, serde_json::Value>("anvil_mine".into(), params).await
+                };
+                // A node that hangs mines when it is let go on.
+                let _ = mine.await;
+                tokio::time::sleep(BLOCK_TIME).await;
+            }
+        }
+    });
     let node = SocketAddr::from(([127, 0, 0, 1], stage.site.chain.port()));
     let relay = Relay::start(node, true).await?;
-    let ports = free_ports()?;
+    let ports = free_ports(&mut StdRng::from_os_rng())?;
     let url = format!("http://{}", relay.address());
     let (config, state) = stage.write_config("victim", |table| {
         set(table, "chain", "urls", vec![url]);
@@ -136,7 +160,10 @@ async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
             relay.open();
             match trouble {
                 Node::Serves => Ok(()),
-                Node::Reorganises(depth) => stage.site.chain.reorganise(depth).await,
+                Node::Reorganises(depth) => {
+                    let _turn = turn.lock().await;
+                    stage.site.chain.reorganise(depth).await
+                }
                 Node::IsAway => Ok(relay.shut()),
                 Node::Hangs => Ok(stage.site.chain.child.freeze()),
             }
@@ -158,14 +185,25 @@ async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
     relay.open();
     let sent = load.stop().await?;
     // The last one is left alone until nothing waits any more.
-    let mut drained = async || {
-        let Ok((200, metrics)) = http::get(health, "/metrics").await else { return Ok(None) };
+    let began = Instant::now();
+    let drained = async || {
+        let Ok((200, metrics)) = http::get(health, "/metrics").await else { return false };
         let waits = |name: &str| !metrics.contains(&format!("flytrap_submitter_{name}_queued 0\n"));
-        Ok((!waits("bans") && !waits("alerts") && journal.is_empty()).then_some(()))
+        !waits("bans") && !waits("alerts") && journal.is_empty()
     };
-    within(Duration::from_secs(120), "nothing to wait for the chain any more", &mut drained)
-        .await
-        .wrap_err_with(|| child.tail())?;
+    while !drained().await {
+        if let Some(status) = child.ended() {
+            bail!("SEED={seed}: the last gateway ended: {status}\n{}", child.tail());
+        }
+        if began.elapsed() > DRAIN {
+            let left = journal.intents().len();
+            bail!("SEED={seed}: after {DRAIN:?} {left} intents still wait\n{}", child.tail());
+        }
+        tokio::time::sleep(TICK).await;
+    }
+    println!("  drained in {:?}", began.elapsed());
+    mining.cancel();
+    miner.await?;
     stage.site.chain.mine(3).await?;
     child.stop(PATIENCE).await?;
 
@@ -193,11 +231,17 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Ports that are the same for every gateway of the loop. Free now, and nobody is given them at random for a while.
-fn free_ports() -> Result<[u16; 2]> {
-    let bound =
-        [std::net::TcpListener::bind("127.0.0.1:0")?, std::net::TcpListener::bind("127.0.0.1:0")?];
-    Ok([bound[0].local_addr()?.port(), bound[1].local_addr()?.port()])
+/// Ports that are the same for every gateway of the loop: below those that the system gives to outgoing connections, of which one could have
+/// taken them while no gateway lives.
+fn free_ports(random: &mut StdRng) -> Result<[u16; 2]> {
+    for _ in 0..100 {
+        let port = random.random_range(20_000..32_000);
+        let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free(port) && free(port + 1) {
+            return Ok([port, port + 1]);
+        }
+    }
+    Err(eyre!("no two free ports between 20000 and 32000"))
 }
 
 impl Moment {
@@ -214,9 +258,13 @@ impl Moment {
         };
         let intents = names();
         let says = |words: &str| {
-            let text = fs::read(&log).unwrap_or_default();
-            let new = text.get(usize::try_from(begins).unwrap_or(0)..).unwrap_or_default();
-            String::from_utf8_lossy(new).contains(words)
+            // Only what this gateway wrote: the log has everything of those before.
+            let mut new = Vec::new();
+            let read = fs::File::open(&log).and_then(|mut log| {
+                log.seek(SeekFrom::Start(begins))?;
+                log.read_to_end(&mut new)
+            });
+            read.is_ok() && String::from_utf8_lossy(&new).contains(words)
         };
         // The half of its life in which it is let be, also here, so that most moments come at all.
         let least = life / 2;
@@ -313,7 +361,7 @@ impl Load {
                     while !stop.load(Relaxed) && fail_once(number, mqtt).await.is_err() {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
-                    tokio::time::sleep(Duration::from_millis(60)).await;
+                    tokio::time::sleep(PACE).await;
                 }
             }));
         }
@@ -321,7 +369,7 @@ impl Load {
         tasks.push(tokio::spawn(async move {
             while !ends.load(Relaxed) {
                 let _ = be_refused(&place, mqtt, &counts).await;
-                tokio::time::sleep(Duration::from_millis(30)).await;
+                tokio::time::sleep(PACE).await;
             }
         }));
         Self { stop, tasks, sent }

@@ -216,16 +216,14 @@ impl Submitter {
         let (mut kept, mut gone) = (Vec::with_capacity(landed.len()), Vec::new());
         for one in &landed {
             match self.sight.standing(one.height, one.block) {
-                Standing::Buried => {}
                 Standing::Held if settled >= Some(one.height + REMEMBERED_BLOCKS) => {}
                 Standing::Held | Standing::Ahead => kept.push(one.clone()),
-                Standing::Orphaned => match transact::receipt(&self.rpc, one.hash).await? {
-                    Some(found) => {
-                        let height = found.block_number.unwrap_or_default().to();
-                        let block = found.block_hash.unwrap_or_default();
-                        kept.push(Landed { height, block, ..one.clone() });
-                    }
-                    None if self.is_taken(one).await? => {
+                // So deep that the follower no longer knows: this gateway was away, and did not see what became of it.
+                Standing::Buried if transact::receipt(&self.rpc, one.hash).await?.is_some() => {}
+                Standing::Orphaned | Standing::Buried => match self.mined_again(one).await? {
+                    Some(again) => kept.push(again),
+                    // Asked in this order: it may have come back between the two questions.
+                    None if self.is_taken(one).await? && self.mined_again(one).await?.is_none() => {
                         error!(tx = %one.hash, nonce = one.nonce, "an orphaned transaction cannot return, what it carried is lost");
                     }
                     None => {
@@ -252,6 +250,15 @@ impl Submitter {
             }
         }
         Ok(false)
+    }
+
+    /// The transaction in another block than the one it was confirmed in, unless that is no block of the follower's either.
+    async fn mined_again(&self, landed: &Landed) -> Result<Option<Landed>, Hitch> {
+        let Some(found) = transact::receipt(&self.rpc, landed.hash).await? else { return Ok(None) };
+        let height = found.block_number.unwrap_or_default().to();
+        let block = found.block_hash.unwrap_or_default();
+        let is_ours = self.sight.standing(height, block) != Standing::Orphaned;
+        Ok(is_ours.then(|| Landed { height, block, ..landed.clone() }))
     }
 
     /// Has another transaction taken the nonce of this one, and is that settled?

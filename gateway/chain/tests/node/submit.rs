@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy::primitives::U256;
-use flytrap_chain::{Alarm, Intent, SubmitterError, keys::Key};
+use flytrap_chain::{Alarm, Intent, keys::Key};
 use flytrap_policy::Event;
 use serde_json::json;
 
@@ -58,25 +58,14 @@ async fn killed_at_any_moment_it_puts_everything_on_chain_exactly_once() {
         let mut config = config(&site, place.path());
         config.interval = Duration::from_millis(1);
         let following = &followers[usize::from(round % 3)];
-        let submitting = loop {
-            // What the killed one was writing in the background may still hold the directory.
-            match Submitting::waiting(following, config.clone(), gateway()) {
-                Ok((mut submitting, submitter)) => {
-                    submitting.work(submitter);
-                    break submitting;
-                }
-                Err(SubmitterError::Locked { .. }) => {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                Err(other) => panic!("{other}"),
-            }
-        };
+        let (mut submitting, submitter) =
+            Submitting::waiting(following, config.clone(), gateway()).unwrap();
+        submitting.work(submitter);
         submitting.handle.submit(Intent::Bans(vec![ban(round, end)])).await.unwrap();
         wanted.push(round);
         tokio::time::sleep(Duration::from_micros(u64::from(round) * 2_711 % 60_000)).await;
         submitting.kill().await;
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
     let last = Submitting::start(&site, config(&site, place.path()), gateway());
     last.drained().await;
     assert_eq!(banned(&site).await, wanted);

@@ -1,6 +1,10 @@
 //! A submitter at work beside a follower, and what it has put on chain.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use alloy::primitives::{Address, B256, U256};
 use flytrap_chain::{
@@ -48,6 +52,7 @@ pub(crate) fn follow(site: &Site, confirmations: u64) -> Following {
 
 pub(crate) struct Submitting {
     pub(crate) handle: SubmitterHandle,
+    lock: PathBuf,
     task: JoinHandle<()>,
     following: Option<Following>,
 }
@@ -82,8 +87,9 @@ impl Submitting {
         config: SubmitterConfig,
         signer: impl Into<Signer>,
     ) -> Result<(Self, Submitter), SubmitterError> {
+        let lock = config.directory.join("lock");
         let (submitter, handle) = Submitter::open(config, signer, following.sight.clone())?;
-        Ok((Self { handle, task: tokio::spawn(async {}), following: None }, submitter))
+        Ok((Self { handle, lock, task: tokio::spawn(async {}), following: None }, submitter))
     }
 
     pub(crate) fn work(&mut self, submitter: Submitter) {
@@ -94,6 +100,10 @@ impl Submitting {
     pub(crate) async fn kill(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
+        let path = std::mem::take(&mut self.lock);
+        drop(self);
+        // A process that is killed lets go of its lock at once; here a thread that still writes holds it a while.
+        until("the lock to be free", || File::open(&path).unwrap().try_lock().is_ok()).await;
     }
 
     pub(crate) async fn ban(&self, number: u8, end: u64) {

@@ -139,6 +139,27 @@ async fn a_restart_remembers_what_was_confirmed_should_it_be_orphaned() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_was_away_for_long_looks_whether_what_it_had_confirmed_is_still_there() {
+    let site = site().await;
+    let place = tempfile::tempdir().unwrap();
+    let end = site.soon().await;
+    site.mine(5).await;
+    let first = Submitting::start(&site, config(&site, place.path()), gateway());
+    first.ban(1, end).await;
+    first.drained().await;
+    first.kill().await;
+    site.reorganise(1).await;
+    // More blocks than a follower remembers: what it sees of the place is that it is deep.
+    site.mine(300).await;
+    let second = Submitting::start(&site, config(&site, place.path()), gateway());
+    until_banned(&site, &[1]).await;
+    second.ban(2, end).await;
+    second.drained().await;
+    until_banned(&site, &[1, 2]).await;
+    assert_eq!(second.handle.health().sent(), 1, "the first were the same octets");
+}
+
+#[tokio::test]
 async fn a_wallet_that_is_emptied_under_way_is_told_and_the_transaction_goes_on_after_a_top_up() {
     let site = site().await;
     let place = tempfile::tempdir().unwrap();
