@@ -458,69 +458,6 @@ proptest! {
         prop_assert_ne!(other.digest(), last.0.digest());
     }
 
-    /// A state that was stored and read again is the same, decides the same, and goes on the same.
-    #[test]
-    fn a_state_that_was_stored_goes_on_as_the_one_it_was(
-        steps in prop::collection::vec(some_step(), 1..120),
-        part in 0.0..1.0_f64,
-    ) {
-        let chain = Chain::followed(&steps);
-        let facts = &chain.model.facts;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let until = 1 + ((facts.len() - 1) as f64 * part) as usize;
-        let mut whole = Registry::new(BROKER);
-        for (event, at) in &facts[..until] {
-            whole.apply(event, *at).unwrap();
-        }
-        let mut octets = Vec::new();
-        whole.store(&mut octets).unwrap();
-        let mut restored = Registry::restore(&mut octets.as_slice()).unwrap();
-        prop_assert_eq!(whole.digest(), restored.digest());
-        for (event, at) in &facts[until..] {
-            whole.apply(event, *at).unwrap();
-            restored.apply(event, *at).unwrap();
-        }
-        prop_assert_eq!(whole.digest(), restored.digest());
-        let view = |registry: Registry| {
-            let head = Arc::new(registry);
-            let settled = Arc::clone(&head);
-            View { settled, head, height: 1, time: 1, version: 1, options: Options::default() }
-        };
-        let (whole, restored) = (view(whole), view(restored));
-        for now in [chain.at.time, chain.at.time + 7] {
-            for who in principals() {
-                for name in names_to_ask() {
-                    for action in ACTIONS {
-                        prop_assert_eq!(
-                            whole.authorize(&who, action, &name, now),
-                            restored.authorize(&who, action, &name, now),
-                            "{:?} {:?} {}", who, action, name
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whatever a file holds, reading it ends, with a state or an error.
-    #[test]
-    fn octets_that_were_not_stored_are_refused_or_read_and_nothing_else(
-        steps in prop::collection::vec(some_step(), 1..60),
-        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-        cut in any::<prop::sample::Index>(),
-    ) {
-        let chain = Chain::followed(&steps);
-        let mut octets = Vec::new();
-        chain.head().store(&mut octets).unwrap();
-        let torn = &octets[..cut.index(octets.len())];
-        prop_assert!(Registry::restore(&mut &*torn).is_err(), "cut to {}", torn.len());
-        for (at, octet) in flips {
-            let at = at.index(octets.len());
-            octets[at] = octet;
-        }
-        drop(Registry::restore(&mut octets.as_slice()));
-    }
-
     /// What cannot follow is refused and changes nothing.
     #[test]
     fn events_that_cannot_follow_are_refused_and_leave_the_state_as_it_was(

@@ -368,7 +368,7 @@ impl Registry {
         Ok(())
     }
 
-    pub(super) fn put_topic(&mut self, topic: Topic) {
+    fn put_topic(&mut self, topic: Topic) {
         let topic = Arc::new(topic);
         if is_topic_name(&topic.name) {
             // Hidden topics below outlive a deletion, and are still below what is registered again.
@@ -387,7 +387,7 @@ impl Registry {
         }
     }
 
-    pub(super) fn put_place(&mut self, place: Place) {
+    fn put_place(&mut self, place: Place) {
         let name = Arc::clone(&place.topic.name);
         let hash = name_hash(&name);
         if place.is_registered || place.hidden_below > 0 {
