@@ -79,7 +79,7 @@ fn a_lifted_ban_that_has_not_taken_off_goes_nowhere_and_its_neighbours_go_on() {
     let mut queue = open(dir.path());
     // First what was before the lift, then the lift by itself, then what came after it.
     let mut land = |wanted: Intent| {
-        let batch = queue.batch(NOW, usize::MAX).unwrap().unwrap();
+        let batch = queue.batch(NOW, usize::MAX, |_| false).unwrap().unwrap();
         assert_eq!(batch.content, wanted);
         queue.take_off(flight(batch.sequences)).unwrap();
         queue.land().unwrap();
@@ -88,7 +88,7 @@ fn a_lifted_ban_that_has_not_taken_off_goes_nowhere_and_its_neighbours_go_on() {
     land(Intent::Lifts(vec![lifted]));
     land(Intent::Bans(vec![ban(1, NOW + 120)]));
     assert!(!queue.holds_ban(lifted));
-    assert_eq!(queue.batch(NOW, usize::MAX).unwrap(), None);
+    assert_eq!(queue.batch(NOW, usize::MAX, |_| false).unwrap(), None);
 }
 
 #[test]
@@ -96,13 +96,13 @@ fn a_ban_in_the_air_stays_what_it_is_and_is_lifted_after_it_has_landed() {
     let dir = tempfile::tempdir().unwrap();
     let mut queue = open(dir.path());
     queue.push(Intent::Bans(vec![ban(1, NOW + 60)])).unwrap();
-    let batch = queue.batch(NOW, usize::MAX).unwrap().unwrap();
+    let batch = queue.batch(NOW, usize::MAX, |_| false).unwrap().unwrap();
     queue.take_off(flight(batch.sequences)).unwrap();
     let lifted = ban(1, 0).subject;
     queue.push(Intent::Lifts(vec![lifted])).unwrap();
     assert!(queue.holds_ban(lifted), "it may be mined at any moment");
     queue.land().unwrap();
-    let batch = queue.batch(NOW, usize::MAX).unwrap().unwrap();
+    let batch = queue.batch(NOW, usize::MAX, |_| false).unwrap().unwrap();
     assert_eq!(batch.content, Intent::Lifts(vec![lifted]));
 }
 
@@ -385,7 +385,7 @@ fn a_crash_while_folding_loses_nothing_and_counts_nothing_twice() {
     let sum = |queue: &Queue| -> u32 {
         let alerts = queue.waiting.values().flat_map(|intent| match intent {
             Intent::Alerts(alerts) => alerts.clone(),
-            Intent::Bans(_) => Vec::new(),
+            _ => Vec::new(),
         });
         alerts.map(|alert| alert.count).sum()
     };
