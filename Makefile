@@ -33,8 +33,8 @@ test: setup ## every test: contracts, crates, end to end
 test-sol: node_modules/.ready dotenv ## the contracts' tests
 	@script/test contracts
 
-invariants-deep: node_modules/.ready dotenv ## the contracts' invariants, 500 runs of 500 acts each: hours, before a release
-	@FOUNDRY_PROFILE=deep $(call foundry,forge) test --match-path 'test-sol/*.invariants.t.sol' $(ARGS)
+invariants-deep: node_modules/.ready dotenv ## the contracts' invariants over 500 games of 500 acts for each suite (an hour)
+	@FOUNDRY_PROFILE=deep $(call foundry,forge) test --match-path 'test-sol/*.invariants.t.sol' --match-test invariant_AllAtOnce $(ARGS)
 
 test-rust: rust node_modules/.ready dotenv ## the crates' tests
 	@script/test crates
