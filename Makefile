@@ -51,7 +51,11 @@ gas: node_modules/.ready dotenv ## what each call costs; writes the kept figures
 	@script/step "measuring" env FORGE_SNAPSHOT_CHECK=false $(call foundry,forge) test --match-contract GasTest
 	@script/gas
 
-mutants-sol: node_modules/.ready dotenv ## break the contracts one line at a time: do the tests notice? (hours; ARGS="--sample 100")
+coverage-sol: node_modules/.ready dotenv ## every line and branch of the contracts is reached by their tests, or it fails
+	@script/step "contracts" $(call foundry,forge) build
+	@script/coverage-sol
+
+mutants-sol: node_modules/.ready dotenv ## break the contracts one line at a time: do the tests notice? (an hour; ARGS="--sample 100")
 	@script/mutants-sol $(ARGS)
 
 analyse-sol: node_modules/.ready dotenv .venv-slither/.ready ## what slither finds in the contracts
@@ -100,4 +104,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path container build abi format deploy clean rust dotenv
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas coverage-sol mutants-sol analyse-sol bench-path container build abi format deploy clean rust dotenv
