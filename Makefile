@@ -33,8 +33,8 @@ test: setup ## every test: contracts, crates, end to end
 test-sol: node_modules/.ready dotenv ## the contracts' tests
 	@script/test contracts
 
-invariants-deep: node_modules/.ready dotenv ## the contracts' invariants, 500 runs of 500 acts each: hours, before a release
-	@FOUNDRY_PROFILE=deep $(call foundry,forge) test --match-path 'test-sol/*.invariants.t.sol' $(ARGS)
+invariants-deep: node_modules/.ready dotenv ## the contracts' invariants over 500 games of 500 acts for each suite (an hour)
+	@FOUNDRY_PROFILE=deep $(call foundry,forge) test --match-path 'test-sol/*.invariants.t.sol' --match-test invariant_AllAtOnce $(ARGS)
 
 test-rust: rust node_modules/.ready dotenv ## the crates' tests
 	@script/test crates
@@ -56,7 +56,11 @@ gas: node_modules/.ready dotenv ## what each call costs; writes the kept figures
 	@script/step "measuring" env FORGE_SNAPSHOT_CHECK=false $(call foundry,forge) test --match-contract GasTest
 	@script/gas
 
-mutants-sol: node_modules/.ready dotenv ## break the contracts one line at a time: do the tests notice? (hours; ARGS="--sample 100")
+coverage-sol: node_modules/.ready dotenv ## every line and branch of the contracts is reached by their tests, or it fails
+	@script/step "contracts" $(call foundry,forge) build
+	@script/coverage-sol
+
+mutants-sol: node_modules/.ready dotenv ## break the contracts one line at a time: do the tests notice? (an hour; ARGS="--sample 100")
 	@script/mutants-sol $(ARGS)
 
 analyse-sol: node_modules/.ready dotenv .venv-slither/.ready ## what slither finds in the contracts
@@ -117,4 +121,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path shadow attack revocations container build abi format deploy clean rust dotenv kill-loop
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol

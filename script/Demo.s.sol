@@ -5,21 +5,23 @@ import {IAccessMarket} from "../src-sol/interfaces/IAccessMarket.sol";
 import {IBrokerRegistry} from "../src-sol/interfaces/IBrokerRegistry.sol";
 import {ITopicRegistry} from "../src-sol/interfaces/ITopicRegistry.sol";
 import {Deploy} from "./Deploy.s.sol";
-import {Script} from "forge-std/Script.sol";
 
 /// @title A small site on a development chain, for playing with the contracts by hand.
 /// @dev `anvil`, then `forge script script/Demo.s.sol --rpc-url http://127.0.0.1:8545 --broadcast`. Signs with the accounts of anvil's
 /// public mnemonic, and therefore refuses any chain but 31337: 0 owns the broker, 1 is its gateway, 2 owns the topics, 3 reads.
-contract Demo is Script {
+/// Derived from {Deploy}, since a call to another contract of the script would be broadcast as a transaction to it.
+contract Demo is Deploy {
     string private constant MNEMONIC = "test test test test test test test test test test test junk";
+
+    /// @notice The broker of the site.
+    uint256 public brokerId;
 
     error NotADevelopmentChain(uint256 chainId);
 
-    function run() external returns (Deploy.Deployment memory deployed, uint256 brokerId) {
+    function run() external override returns (Deployment memory deployed) {
         if (block.chainid != 31_337) revert NotADevelopmentChain(block.chainid);
-        Deploy script = new Deploy();
         vm.startBroadcast(key(0));
-        deployed = script.deploy();
+        deployed = deploy();
         IBrokerRegistry brokers = deployed.brokerRegistry;
         brokerId = brokers.createBroker(IBrokerRegistry.NamingPolicy.Open, "demo");
         brokers.setGateway(brokerId, vm.addr(key(1)), "mqtt://127.0.0.1:1883");

@@ -31,7 +31,7 @@ contract Deploy is Script {
     error NoFactory(address factory, uint256 chainId);
     error NotDeployed(address wanted);
 
-    function run() external returns (Deployment memory deployed) {
+    function run() external virtual returns (Deployment memory deployed) {
         vm.startBroadcast();
         deployed = deploy();
         vm.stopBroadcast();

@@ -51,6 +51,7 @@ contract AccessMarket is Payouts {
         uint256 brokerId;
         address topicOwner;
         address brokerOwner;
+        uint256 costWei;
         uint256 priceWei;
         uint256 saleFeeWei;
         uint256 publishFeeWei;
@@ -60,7 +61,6 @@ contract AccessMarket is Payouts {
         bytes32 topicId
             => mapping(uint256 epoch => mapping(ITopicRegistry.Right right => mapping(address wallet => Grants.Grant)))
     ) private _grants;
-    mapping(bytes32 topicId => mapping(uint256 epoch => mapping(address wallet => bool))) private _blocked;
     mapping(bytes32 topicId => mapping(uint256 epoch => Sold)) private _sold;
 
     constructor(IBrokerRegistry brokers) {
@@ -78,7 +78,7 @@ contract AccessMarket is Payouts {
         bytes32 purpose,
         string calldata note
     ) external payable nonReentrant {
-        _checkNote(purpose, note);
+        _checkNote(purpose, bytes(note).length);
         _checkEnd(until);
         Scope memory scope = _scope(topicId, right);
         scope.feeRate = _publishFeeRate(scope.brokerId, right);
@@ -98,7 +98,7 @@ contract AccessMarket is Payouts {
         string calldata note
     ) external payable nonReentrant {
         if (topicIds.length == 0 || wallets.length == 0) revert EmptyBatch();
-        _checkNote(purpose, note);
+        _checkNote(purpose, bytes(note).length);
         _checkEnd(until);
         uint256 sumWei = 0;
         for (uint256 t = 0; t < topicIds.length; ++t) {
@@ -120,8 +120,7 @@ contract AccessMarket is Payouts {
     function buy(Order calldata order) external payable nonReentrant returns (uint64 until) {
         Bill memory bill;
         (bill, until) = _sell(order);
-        uint256 costWei = bill.priceWei + bill.publishFeeWei;
-        if (msg.value != costWei) revert WrongPayment(msg.value, costWei);
+        if (msg.value != bill.costWei) revert WrongPayment(msg.value, bill.costWei);
         _pay(bill.topicOwner, bill.priceWei - bill.saleFeeWei);
     }
 
@@ -132,7 +131,7 @@ contract AccessMarket is Payouts {
         uint256 costWei = 0;
         for (uint256 i = 0; i < orders.length; ++i) {
             (Bill memory bill,) = _sell(orders[i]);
-            costWei += bill.priceWei + bill.publishFeeWei;
+            costWei += bill.costWei;
             _owe(due, bill.topicOwner, bill.priceWei - bill.saleFeeWei);
         }
         if (msg.value != costWei) revert WrongPayment(msg.value, costWei);
@@ -145,7 +144,7 @@ contract AccessMarket is Payouts {
         payable
         nonReentrant
     {
-        _checkNote(purpose, note);
+        _checkNote(purpose, bytes(note).length);
         Scope memory scope = _scope(topicId, right);
         uint256 refundWei = _revoke(scope, wallet, purpose, note);
         if (msg.value < refundWei) revert RefundTooSmall(msg.value, refundWei);
@@ -162,7 +161,7 @@ contract AccessMarket is Payouts {
         string calldata note
     ) external payable nonReentrant {
         if (topicIds.length == 0 || wallets.length == 0) revert EmptyBatch();
-        _checkNote(purpose, note);
+        _checkNote(purpose, bytes(note).length);
         Due memory due = _noneDue(wallets.length);
         for (uint256 t = 0; t < topicIds.length; ++t) {
             Scope memory scope = _scope(topicIds[t], right);
@@ -191,12 +190,12 @@ contract AccessMarket is Payouts {
         payable
         nonReentrant
     {
-        _checkNote(purpose, note);
+        _checkNote(purpose, bytes(note).length);
         Scope memory scope = _scope(topicId, ITopicRegistry.Right.Publish);
         if (wallet == address(0)) revert ZeroAddress();
         if (wallet == scope.owner) revert CannotBlockOwner(topicId, wallet);
-        if (_blocked[topicId][scope.epoch][wallet]) revert AlreadyBlocked(topicId, wallet);
-        _blocked[topicId][scope.epoch][wallet] = true;
+        if (_isBlocked(topicId, scope.epoch, wallet)) revert AlreadyBlocked(topicId, wallet);
+        _setBlocked(topicId, scope.epoch, wallet, true);
         emit WalletBlocked(scope.brokerId, topicId, wallet, msg.sender, purpose, note);
 
         uint256 refundWei = _revokePaid(scope, wallet, purpose, note);
@@ -210,8 +209,8 @@ contract AccessMarket is Payouts {
     /// @inheritdoc IAccessMarket
     function unblockWallet(bytes32 topicId, address wallet) external {
         (uint256 brokerId, uint64 epoch,) = topicRegistry.topicManagedBy(topicId, msg.sender);
-        if (!_blocked[topicId][epoch][wallet]) revert NotBlocked(topicId, wallet);
-        _blocked[topicId][epoch][wallet] = false;
+        if (!_isBlocked(topicId, epoch, wallet)) revert NotBlocked(topicId, wallet);
+        _setBlocked(topicId, epoch, wallet, false);
         emit WalletUnblocked(brokerId, topicId, wallet, msg.sender);
     }
 
@@ -250,7 +249,7 @@ contract AccessMarket is Payouts {
     /// @inheritdoc IAccessMarket
     function isBlocked(bytes32 topicId, address wallet) external view returns (bool) {
         (, uint64 epoch, address owner) = topicRegistry.topicOf(topicId);
-        return owner != address(0) && _blocked[topicId][epoch][wallet];
+        return owner != address(0) && _isBlocked(topicId, epoch, wallet);
     }
 
     /// @inheritdoc IAccessMarket
@@ -260,9 +259,10 @@ contract AccessMarket is Payouts {
         (,, uint64 bannedUntil) = brokerRegistry.saleTerms(brokerId, wallet);
         if (block.timestamp < bannedUntil) return false;
         if (wallet == owner) return true;
-        if (_blocked[topicId][epoch][wallet]) return false;
+        Grants.Head memory head = _grants[topicId][epoch][right][wallet].head;
+        if (head.isBlocked) return false;
         if (topicRegistry.offerOf(topicId, right).mode == ITopicRegistry.OfferMode.Public) return true;
-        return block.timestamp < _grants[topicId][epoch][right][wallet].head.until;
+        return block.timestamp < head.until;
     }
 
     /// @inheritdoc IAccessMarket
@@ -290,6 +290,16 @@ contract AccessMarket is Payouts {
     /// @dev The grants in a scope, looked up once.
     function _held(Scope memory scope) private view returns (mapping(address wallet => Grants.Grant) storage) {
         return _grants[scope.topicId][scope.epoch][scope.right];
+    }
+
+    function _isBlocked(bytes32 topicId, uint256 epoch, address wallet) private view returns (bool) {
+        return _grants[topicId][epoch][ITopicRegistry.Right.Publish][wallet].head.isBlocked;
+    }
+
+    /// @dev On both rights, since a sale reads the one it is about anyway.
+    function _setBlocked(bytes32 topicId, uint256 epoch, address wallet, bool isSet) private {
+        _grants[topicId][epoch][ITopicRegistry.Right.Publish][wallet].head.isBlocked = isSet;
+        _grants[topicId][epoch][ITopicRegistry.Right.Subscribe][wallet].head.isBlocked = isSet;
     }
 
     /// @dev Extends one grant without payment, for the publish fee of the added time, which it answers.
@@ -324,10 +334,11 @@ contract AccessMarket is Payouts {
     }
 
     /// @dev Checks an order against what is offered now, and carries it out, but for the payment of the topic's owner.
-    function _sell(Order calldata order) private returns (Bill memory bill, uint64 until) {
-        _checkNote(order.purpose, order.note);
-        bill = _bill(order);
-        until = _extend(order, bill.priceWei);
+    function _sell(Order memory order) private returns (Bill memory bill, uint64 until) {
+        _checkNote(order.purpose, bytes(order.note).length);
+        Grants.Grant storage held = _grants[order.topicId][order.epoch][order.right][order.wallet];
+        bill = _bill(order, held);
+        until = _extend(order, held, bill.priceWei);
         _credit(bill.brokerOwner, bill.saleFeeWei + bill.publishFeeWei);
         emit AccessBought(
             bill.brokerId,
@@ -345,7 +356,7 @@ contract AccessMarket is Payouts {
         );
     }
 
-    function _bill(Order calldata order) private view returns (Bill memory bill) {
+    function _bill(Order memory order, Grants.Grant storage held) private view returns (Bill memory bill) {
         ITopicRegistry.Offer memory offer;
         uint64 epoch;
         (bill.brokerId, epoch, bill.topicOwner, offer) = _pricedOffer(order.topicId, order.right);
@@ -354,7 +365,7 @@ contract AccessMarket is Payouts {
         }
         if (order.periods == 0) revert InvalidPeriods(order.periods);
         if (order.wallet == address(0)) revert ZeroAddress();
-        if (_blocked[order.topicId][epoch][order.wallet]) revert WalletIsBlocked(order.topicId, order.wallet);
+        if (held.head.isBlocked) revert WalletIsBlocked(order.topicId, order.wallet);
         uint96 basisPoints;
         uint64 bannedUntil;
         (bill.brokerOwner, basisPoints, bannedUntil) = brokerRegistry.saleTerms(bill.brokerId, order.wallet);
@@ -363,27 +374,27 @@ contract AccessMarket is Payouts {
         bill.priceWei = uint256(offer.priceWei) * order.periods;
         bill.saleFeeWei = bill.priceWei * basisPoints / BASIS_POINTS;
         bill.publishFeeWei = _feeFor(_publishFeeRate(bill.brokerId, order.right), uint256(offer.period) * order.periods);
-        uint256 costWei = bill.priceWei + bill.publishFeeWei;
-        if (costWei > order.maxPriceWei) revert PriceAboveMaximum(costWei, order.maxPriceWei);
+        bill.costWei = bill.priceWei + bill.publishFeeWei;
+        if (bill.costWei > order.maxPriceWei) revert PriceAboveMaximum(bill.costWei, order.maxPriceWei);
     }
 
     /// @dev Extends the grant by what was ordered, from its end or from now.
-    function _extend(Order calldata order, uint256 priceWei) private returns (uint64) {
-        Grants.Grant storage held = _grants[order.topicId][order.epoch][order.right][order.wallet];
+    function _extend(Order memory order, Grants.Grant storage held, uint256 priceWei) private returns (uint64 until) {
         uint256 from = Math.max(block.timestamp, held.head.until);
-        uint256 until = from + uint256(order.period) * order.periods;
-        _checkEnd(until);
+        uint256 end = from + uint256(order.period) * order.periods;
+        _checkEnd(end);
+        until = end.toUint64();
         // A price, not a balance.
         // slither-disable-next-line incorrect-equality
         if (priceWei == 0) {
             held.extend(until);
         } else {
-            Sold memory sold = _sold[order.topicId][order.epoch];
+            Sold storage stored = _sold[order.topicId][order.epoch];
+            Sold memory sold = stored;
             if (held.sell(from, until, priceWei)) ++sold.open;
-            if (until > sold.latest) sold.latest = until.toUint64();
-            _sold[order.topicId][order.epoch] = sold;
+            if (until > sold.latest) sold.latest = until;
+            (stored.open, stored.latest) = (sold.open, sold.latest);
         }
-        return until.toUint64();
     }
 
     /// @dev With the last paid grant goes its end, or a later sale would keep the topic for as long as one that was paid back.
@@ -454,8 +465,9 @@ contract AccessMarket is Payouts {
         if (until > latest) revert EndTooFar(until, latest);
     }
 
-    function _checkNote(bytes32 purpose, string calldata note) private pure {
+    /// @dev The note has so many octets.
+    function _checkNote(bytes32 purpose, uint256 octets) private pure {
         if (uint8(purpose[0]) > MAX_BASIS) revert InvalidPurpose(purpose);
-        if (bytes(note).length > MAX_NOTE) revert TextTooLong(bytes(note).length, MAX_NOTE);
+        if (octets > MAX_NOTE) revert TextTooLong(octets, MAX_NOTE);
     }
 }

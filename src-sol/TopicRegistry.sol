@@ -188,7 +188,7 @@ contract TopicRegistry is ITopicRegistry {
         view
         returns (uint256 brokerId, uint64 epoch, address owner)
     {
-        Topic memory topic = _ownedOrManaged(topicId, wallet);
+        Topic storage topic = _ownedOrManaged(topicId, wallet);
         return (topic.brokerId, topic.epoch, topic.owner);
     }
 
@@ -198,7 +198,7 @@ contract TopicRegistry is ITopicRegistry {
         view
         returns (uint256 brokerId, uint64 epoch, address owner, Offer memory offer)
     {
-        Topic memory topic = _registered(topicId);
+        Topic storage topic = _registered(topicId);
         return (topic.brokerId, topic.epoch, topic.owner, offerOf(topicId, right));
     }
 
@@ -241,7 +241,7 @@ contract TopicRegistry is ITopicRegistry {
 
     /// @inheritdoc ITopicRegistry
     function offerOf(bytes32 topicId, Right right) public view returns (Offer memory) {
-        Offers memory offers = _offers[topicId];
+        Offers storage offers = _offers[topicId];
         return right == Right.Publish
             ? Offer(offers.publishMode, offers.publishPeriod, offers.publishPriceWei)
             : Offer(offers.subscribeMode, offers.subscribePeriod, offers.subscribePriceWei);
@@ -267,19 +267,19 @@ contract TopicRegistry is ITopicRegistry {
         return topic.owner != address(0) && _managers[topicId][topic.epoch][wallet];
     }
 
-    function _registered(bytes32 topicId) private view returns (Topic memory topic) {
+    function _registered(bytes32 topicId) private view returns (Topic storage topic) {
         topic = _topics[topicId];
         if (topic.owner == address(0)) revert UnknownTopic(topicId);
     }
 
-    function _ownedOrManaged(bytes32 topicId, address wallet) private view returns (Topic memory topic) {
+    function _ownedOrManaged(bytes32 topicId, address wallet) private view returns (Topic storage topic) {
         topic = _registered(topicId);
         if (topic.owner != wallet && !_managers[topicId][topic.epoch][wallet]) {
             revert NotTopicOwnerOrManager(topicId, wallet);
         }
     }
 
-    function _owned(bytes32 topicId) private view returns (Topic memory topic) {
+    function _owned(bytes32 topicId) private view returns (Topic storage topic) {
         topic = _registered(topicId);
         if (topic.owner != msg.sender) revert NotTopicOwner(topicId, msg.sender);
     }

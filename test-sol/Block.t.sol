@@ -60,6 +60,45 @@ contract BlockTest is BatchFixture {
         refuseToSell(abi.encodeWithSelector(IAccessMarket.WalletIsBlocked.selector, topicId, buyer), 1);
     }
 
+    function test_BlockHoldsForBothRights() public {
+        reprice(PUBLISH, priced(0));
+        reprice(SUBSCRIBE, priced(0));
+        blockBuyer();
+        ITopicRegistry.Right[2] memory rights = [PUBLISH, SUBSCRIBE];
+        for (uint256 r = 0; r < rights.length; ++r) {
+            IAccessMarket.Order memory wanted = orderOf(topicId, rights[r], buyer, 1);
+            vm.expectRevert(abi.encodeWithSelector(IAccessMarket.WalletIsBlocked.selector, topicId, buyer));
+            market.buy(wanted);
+            reprice(rights[r], open());
+            assertFalse(market.mayAccess(topicId, buyer, rights[r]));
+        }
+        vm.prank(topicOwner);
+        market.unblockWallet(topicId, buyer);
+        for (uint256 r = 0; r < rights.length; ++r) {
+            assertTrue(market.mayAccess(topicId, buyer, rights[r]));
+        }
+    }
+
+    function test_BlockOutlivesWhatTheGrantComesTo() public {
+        uint64 until = buy(1);
+        vm.warp(until);
+        blockBuyer();
+        market.settle(topicId, buyer, SUBSCRIBE);
+        assertTrue(isBlockedFor(SUBSCRIBE), "settled");
+        grantFree(buyer, SUBSCRIBE, until + 1 days);
+        assertTrue(isBlockedFor(SUBSCRIBE), "granted anew");
+        revokeFrom(buyer, SUBSCRIBE);
+        assertTrue(isBlockedFor(SUBSCRIBE), "revoked");
+        assertFalse(market.mayAccess(topicId, buyer, SUBSCRIBE));
+    }
+
+    /// @dev Would a sale be refused for it?
+    function isBlockedFor(ITopicRegistry.Right right) private returns (bool) {
+        IAccessMarket.Order memory wanted = orderOf(topicId, right, buyer, 1);
+        (bool success, bytes memory answer) = address(market).call(abi.encodeCall(market.buy, (wanted)));
+        return !success && bytes4(answer) == IAccessMarket.WalletIsBlocked.selector;
+    }
+
     function test_RevertWhen_BlockingTheOwner() public {
         bytes memory refusal = abi.encodeWithSelector(IAccessMarket.CannotBlockOwner.selector, topicId, topicOwner);
         vm.expectRevert(refusal);

@@ -104,7 +104,9 @@ contract DeployTest is Test {
     }
 
     function test_DemoLaysOutASite() public {
-        (Deploy.Deployment memory deployed, uint256 brokerId) = new Demo().run();
+        Demo demo = new Demo();
+        Deploy.Deployment memory deployed = demo.run();
+        uint256 brokerId = demo.brokerId();
         bytes32 north = deployed.topicRegistry.topicIdOf(brokerId, "farm/north");
         address reader = vm.addr(vm.deriveKey("test test test test test test test test test test test junk", 3));
         assertTrue(deployed.accessMarket.mayAccess(north, reader, ITopicRegistry.Right.Subscribe));

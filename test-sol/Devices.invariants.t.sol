@@ -2,15 +2,19 @@
 pragma solidity 0.8.30;
 
 import {DeviceRegistry} from "../src-sol/DeviceRegistry.sol";
+import {Claims} from "./game/Claims.sol";
 import {DeviceActs} from "./game/DeviceActs.sol";
-import {Invariants} from "./game/Invariants.sol";
 
-contract DevicesInvariants is Invariants {
+contract DevicesInvariants is Claims {
     DeviceRegistry private devices;
 
     function setUp() public override {
         super.setUp();
         devices = game.devices();
+    }
+
+    function suite() internal pure override returns (string memory) {
+        return "Devices";
     }
 
     function acts() internal view override returns (bytes4[] memory selectors) {
@@ -68,7 +72,7 @@ contract DevicesInvariants is Invariants {
     function invariant_GenerationsNoncesAndTokensOnlyGoForward() public view {
         assertNoRelapse();
         for (uint256 a = 0; a < 3; ++a) {
-            address wallet = game.actors(a);
+            address wallet = actors[a];
             assertEq(devices.generationOf(wallet), game.generations(wallet));
             assertEq(devices.nonces(wallet), game.nonces(wallet));
             assertEq(devices.tokensValidFrom(wallet), game.validFrom(wallet));

@@ -4,10 +4,14 @@ pragma solidity 0.8.30;
 import {IBrokerRegistry} from "../src-sol/interfaces/IBrokerRegistry.sol";
 import {ITopicRegistry} from "../src-sol/interfaces/ITopicRegistry.sol";
 import {BrokerActs} from "./game/BrokerActs.sol";
+import {Claims} from "./game/Claims.sol";
 import {Game} from "./game/Game.sol";
-import {Invariants} from "./game/Invariants.sol";
 
-contract RegistryInvariants is Invariants {
+contract RegistryInvariants is Claims {
+    function suite() internal pure override returns (string memory) {
+        return "Registry";
+    }
+
     function acts() internal view override returns (bytes4[] memory selectors) {
         bytes4[46] memory all = [
             game.register.selector,
@@ -89,7 +93,7 @@ contract RegistryInvariants is Invariants {
 
     function invariant_CandidateIsNeverOwner() public view {
         eachTopic(checkTopicCandidate);
-        eachBroker(checkBrokerCandidate);
+        checkBrokerCandidate(brokerInTurn());
     }
 
     function checkTopicCandidate(uint256, bytes32 topicId) private view {
@@ -107,8 +111,8 @@ contract RegistryInvariants is Invariants {
     function invariant_ManagersOfOldEpochsArePowerless() public view {
         bytes32 topicId = topicInTurn();
         uint64 epoch = game.topicPage(topicId).epoch;
-        for (uint256 a = 0; a < game.actorCount(); ++a) {
-            address who = game.actors(a);
+        for (uint256 a = 0; a < actors.length; ++a) {
+            address who = actors[a];
             bool isManager = game.exists(topicId) && game.managed(topicId, epoch, who);
             assertEq(topics.isManager(topicId, who), isManager);
             try topics.topicManagedBy(topicId, who) {
@@ -160,7 +164,7 @@ contract RegistryInvariants is Invariants {
         assertEq(brokers.brokerCount(), game.brokerTotal());
         assertEq(brokers.brokerOwner(0), address(0));
         assertEq(brokers.brokerOwner(game.brokerTotal() + 1), address(0));
-        eachBroker(checkBroker);
+        checkBroker(brokerInTurn());
     }
 
     function checkBroker(uint256 brokerId) private view {
@@ -168,15 +172,15 @@ contract RegistryInvariants is Invariants {
         assertNotEq(page.owner, address(0));
         assertEq(brokers.brokerOwner(brokerId), page.owner);
         assertEq(uint256(brokers.namingPolicy(brokerId)), uint256(page.policy));
-        for (uint256 a = 0; a < game.actorCount(); ++a) {
-            address who = game.actors(a);
+        for (uint256 a = 0; a < actors.length; ++a) {
+            address who = actors[a];
             assertEq(brokers.isGateway(brokerId, who), game.isGateway(brokerId, who));
             assertEq(brokers.isRegistrar(brokerId, who), game.isRegistrar(brokerId, who) || page.owner == who);
         }
     }
 
     function invariant_FeesStayWithinCaps() public view {
-        eachBroker(checkCaps);
+        checkCaps(brokerInTurn());
     }
 
     function checkCaps(uint256 brokerId) private view {
@@ -185,7 +189,7 @@ contract RegistryInvariants is Invariants {
     }
 
     function invariant_NoFeeRisesWithinADay() public view {
-        eachBroker(checkFees);
+        checkFees(brokerInTurn());
     }
 
     function checkFees(uint256 brokerId) private view {
@@ -201,12 +205,12 @@ contract RegistryInvariants is Invariants {
     }
 
     function invariant_BansAreThoseOfOwnersAndGateways() public view {
-        eachBroker(checkBans);
+        checkBans(brokerInTurn());
     }
 
     function checkBans(uint256 brokerId) private view {
-        for (uint256 a = 0; a < game.actorCount(); ++a) {
-            address who = game.actors(a);
+        for (uint256 a = 0; a < actors.length; ++a) {
+            address who = actors[a];
             Game.BanPage memory page = game.banPage(brokerId, who);
             (,, uint64 until) = brokers.saleTerms(brokerId, who);
             assertEq(until, page.until);
@@ -217,13 +221,13 @@ contract RegistryInvariants is Invariants {
     // The record
 
     function invariant_AnchorsAreChained() public view {
-        eachBroker(checkAnchors);
+        checkAnchors(brokerInTurn());
     }
 
     function checkAnchors(uint256 brokerId) private view {
-        for (uint256 a = 0; a < game.actorCount(); ++a) {
-            (uint64 sequence, bytes32 root) = game.audit().lastAnchor(brokerId, game.actors(a));
-            BrokerActs.Anchored memory last = game.chainOf(brokerId, game.actors(a));
+        for (uint256 a = 0; a < actors.length; ++a) {
+            (uint64 sequence, bytes32 root) = game.audit().lastAnchor(brokerId, actors[a]);
+            BrokerActs.Anchored memory last = game.chainOf(brokerId, actors[a]);
             assertEq(sequence, last.sequence, "one at a time, and only by a gateway");
             assertEq(root, last.root);
         }

@@ -15,18 +15,20 @@ library Grants {
     uint256 internal constant MAX_LATER = 7;
 
     /// @dev One slot, with the first window in it. `paidTo` is zero if nothing was paid. `later` counts the windows that follow.
+    /// `isBlocked` is about the wallet, whatever its right: the block outlives what the grant comes to.
     struct Head {
         uint40 until;
         uint40 paidFrom;
         uint40 paidTo;
-        uint128 paidWei;
+        uint120 paidWei;
         uint8 later;
+        bool isBlocked;
     }
 
     struct Window {
         uint40 from;
         uint40 to;
-        uint128 paidWei;
+        uint120 paidWei;
     }
 
     struct Grant {
@@ -44,38 +46,46 @@ library Grants {
     function sell(Grant storage grant, uint256 from, uint256 until, uint256 priceWei) internal returns (bool isFirst) {
         Head memory head = grant.head;
         head.until = until.toUint40();
-        Window memory sold = Window(from.toUint40(), head.until, priceWei.toUint128());
-        Window memory last = _last(grant, head);
-        isFirst = last.to == 0;
-        if (block.timestamp >= last.to) {
-            (head.paidFrom, head.paidTo, head.paidWei, head.later) = (sold.from, sold.to, sold.paidWei, 0);
-        } else if (_continues(last, sold) || head.later == MAX_LATER) {
-            if (!_continues(last, sold)) _forgetUsed(last);
-            last.to = sold.to;
-            last.paidWei = (uint256(last.paidWei) + sold.paidWei).toUint128();
-            if (head.later == 0) (head.paidFrom, head.paidTo, head.paidWei) = (last.from, last.to, last.paidWei);
-            else grant.later[head.later - 1] = last;
+        isFirst = head.paidTo == 0;
+        if (block.timestamp >= _lastTo(grant, head)) {
+            (head.paidFrom, head.paidTo, head.paidWei, head.later) =
+            (from.toUint40(), head.until, priceWei.toUint120(), 0);
         } else {
-            grant.later[head.later] = sold;
-            ++head.later;
+            _add(grant, head, Window(from.toUint40(), head.until, priceWei.toUint120()));
         }
         grant.head = head;
+    }
+
+    /// @dev Adds a window to such as are not all over.
+    function _add(Grant storage grant, Head memory head, Window memory sold) private {
+        Window memory last = _last(grant, head);
+        bool continues = _continues(last, sold);
+        if (!continues && head.later < MAX_LATER) {
+            grant.later[head.later] = sold;
+            ++head.later;
+            return;
+        }
+        if (!continues) _forgetUsed(last);
+        last.to = sold.to;
+        last.paidWei = (uint256(last.paidWei) + sold.paidWei).toUint120();
+        if (head.later == 0) (head.paidFrom, head.paidTo, head.paidWei) = (last.from, last.to, last.paidWei);
+        else grant.later[head.later - 1] = last;
     }
 
     /// @notice Ends the right now, and with it what was paid.
     /// @dev Now rather than zero: zero reads as "never granted".
     function end(Grant storage grant) internal {
-        grant.head = Head(block.timestamp.toUint40(), 0, 0, 0, 0);
+        grant.head = Head(block.timestamp.toUint40(), 0, 0, 0, 0, grant.head.isBlocked);
     }
 
     /// @notice Forgets what was paid; the end stays.
     function settle(Grant storage grant) internal {
-        grant.head = Head(grant.head.until, 0, 0, 0, 0);
+        grant.head = Head(grant.head.until, 0, 0, 0, 0, grant.head.isBlocked);
     }
 
     /// @notice End of the last paid window, zero if nothing was paid.
     function paidTo(Grant storage grant) internal view returns (uint256) {
-        return _last(grant, grant.head).to;
+        return _lastTo(grant, grant.head);
     }
 
     /// @notice What the paid time that is left cost, each window rounded down.
@@ -92,6 +102,10 @@ library Grants {
         return grant.later[head.later - 1];
     }
 
+    function _lastTo(Grant storage grant, Head memory head) private view returns (uint256) {
+        return head.later == 0 ? head.paidTo : grant.later[head.later - 1].to;
+    }
+
     /// @dev No gap, and the same price for the same time.
     function _continues(Window memory last, Window memory sold) private pure returns (bool) {
         return last.to == sold.from
@@ -100,7 +114,7 @@ library Grants {
 
     /// @dev Makes the window begin now, if it has begun, with what is left of it.
     function _forgetUsed(Window memory window) private view {
-        window.paidWei = _unused(window).toUint128();
+        window.paidWei = _unused(window).toUint120();
         window.from = Math.max(block.timestamp, window.from).toUint40();
     }
 

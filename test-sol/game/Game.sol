@@ -180,6 +180,16 @@ abstract contract Game is Test {
         return block.timestamp < walletBans[brokerId][subjectOf(wallet)].until;
     }
 
+    function isBannedFrom(bytes32 topicId, address wallet) external view returns (bool) {
+        return isBanned(topicPages[topicId].brokerId, wallet);
+    }
+
+    /// @dev An owner never is.
+    function isBlocked(bytes32 topicId, address wallet) external view returns (bool) {
+        TopicPage storage page = topicPages[topicId];
+        return page.owner != wallet && blocked[topicId][page.epoch][wallet];
+    }
+
     function exists(bytes32 topicId) public view returns (bool) {
         return topicPages[topicId].owner != address(0);
     }

@@ -14,10 +14,15 @@ abstract contract Invariants is Test {
     BrokerRegistry internal brokers;
     AccessMarket internal market;
     TopicRegistry internal topics;
+    /// @dev A copy, since a call for each one at each look is what looking would mostly be.
+    address[] internal actors;
 
     function setUp() public virtual {
         game = new Everybody();
         (brokers, market, topics) = (game.brokers(), game.market(), game.topics());
+        for (uint256 a = 0; a < game.actorCount(); ++a) {
+            actors.push(game.actors(a));
+        }
         targetContract(address(game));
         targetSelector(FuzzSelector(address(game), acts()));
     }
@@ -67,24 +72,23 @@ abstract contract Invariants is Test {
         return game.topicIds(game.calls() % game.topicCount());
     }
 
+    /// @dev As {topicInTurn}.
+    function brokerInTurn() internal view returns (uint256) {
+        return game.calls() % game.brokerTotal() + 1;
+    }
+
     function eachRight(function(bytes32, address, ITopicRegistry.Right) internal view check) internal view {
         bytes32 topicId = topicInTurn();
-        for (uint256 a = 0; a < game.actorCount(); ++a) {
-            address wallet = game.actors(a);
+        for (uint256 a = 0; a < actors.length; ++a) {
+            address wallet = actors[a];
             check(topicId, wallet, ITopicRegistry.Right.Publish);
             check(topicId, wallet, ITopicRegistry.Right.Subscribe);
         }
     }
 
     function eachActor(function(address) internal view check) internal view {
-        for (uint256 a = 0; a < game.actorCount(); ++a) {
-            check(game.actors(a));
-        }
-    }
-
-    function eachBroker(function(uint256) internal view check) internal view {
-        for (uint256 id = 1; id <= game.brokerTotal(); ++id) {
-            check(id);
+        for (uint256 a = 0; a < actors.length; ++a) {
+            check(actors[a]);
         }
     }
 
