@@ -21,4 +21,5 @@ mod uplink;
 
 pub use lane::Lane;
 pub use machine::{Clock, End, Machine, Note, Terms};
+pub use renewal::Step;
 pub use run::run;
