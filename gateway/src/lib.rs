@@ -10,6 +10,8 @@ pub mod arrival;
 pub mod check;
 pub mod config;
 pub mod door;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod health;
 pub mod listener;
 pub mod metrics;
