@@ -234,8 +234,7 @@ impl Scribe<'_> {
         let quote =
             IAccessMarket::quoteCall { topicId: id, right: right_number(right), periods: 1 };
         let call = json!([{"to": market, "data": Bytes::from(quote.abi_encode())}, "latest"]);
-        let answer: Bytes =
-            serde_json::from_value(self.0.chain.call("eth_call", call).await?)?;
+        let answer: Bytes = serde_json::from_value(self.0.chain.call("eth_call", call).await?)?;
         let quote = IAccessMarket::quoteCall::abi_decode_returns(&answer)?;
         let cost = quote.priceWei + quote.publishFeeWei;
         let order = IAccessMarket::Order {

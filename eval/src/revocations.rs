@@ -71,8 +71,14 @@ pub async fn run(options: &Options) -> Result<()> {
     let names: Vec<String> = (0..topics).map(|topic| format!("r/{topic}")).collect();
     let of = &site.wallets;
     let readers = [
-        &of.reader, &of.publisher, &of.stranger, &of.other_reader, &of.spare[0], &of.spare[1],
-        &of.other_gateway, &of.broker_owner,
+        &of.reader,
+        &of.publisher,
+        &of.stranger,
+        &of.other_reader,
+        &of.spare[0],
+        &of.spare[1],
+        &of.other_gateway,
+        &of.broker_owner,
     ];
     let wallets: Vec<_> = readers.iter().map(|key| key.address()).collect();
     prepare(&site, &names, &wallets).await?;
@@ -105,8 +111,12 @@ pub async fn run(options: &Options) -> Result<()> {
         let before: Vec<u64> = mine.iter().map(|of| of.count.load(Ordering::Relaxed)).collect();
         ensure!(before.iter().all(|count| *count > 0), "{name}: a reader gets nothing");
         let owner = of.topic_owner.address();
-        let revoke =
-            scribe.revoke_many(owner, std::slice::from_ref(name), wallets.clone(), Right::Subscribe);
+        let revoke = scribe.revoke_many(
+            owner,
+            std::slice::from_ref(name),
+            wallets.clone(),
+            Right::Subscribe,
+        );
         let visible = visible(&site, scribe, &revoke).await?.duration_since(began);
         tokio::time::sleep(AROUND * 2).await;
         stop.store(true, Ordering::Relaxed);
@@ -126,7 +136,11 @@ pub async fn run(options: &Options) -> Result<()> {
     tell(options, &late, none, sent, topics * READERS)
 }
 
-async fn prepare(site: &Site, names: &[String], wallets: &[alloy_primitives::Address]) -> Result<()> {
+async fn prepare(
+    site: &Site,
+    names: &[String],
+    wallets: &[alloy_primitives::Address],
+) -> Result<()> {
     eprintln!("  granting");
     let (scribe, owner) = (Scribe(site), site.wallets.topic_owner.address());
     scribe.done(&scribe.register(owner, "open", RETAIN, PUBLIC, PUBLIC)).await?;
@@ -222,7 +236,9 @@ async fn visible(
 fn tell(options: &Options, late: &[f64], none: usize, sent: u64, sessions: usize) -> Result<()> {
     let mut table = Table::new(["last delivery after the block is visible", "ms"]);
     let p99 = quantile(late, 0.99);
-    for (title, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("most", 1.0)] {
+    for (title, share) in
+        [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("most", 1.0)]
+    {
         table.row([title.into(), format!("{:.1}", quantile(late, share))]);
     }
     println!(
@@ -237,7 +253,10 @@ fn tell(options: &Options, late: &[f64], none: usize, sent: u64, sessions: usize
         let (from, to) = (f64::from(bin) * step, f64::from(bin + 1) * step);
         let count = late.iter().filter(|ms| **ms >= from && **ms < to).count();
         if from <= most {
-            println!("{from:>6.0} to {to:>4.0} ms {count:>6} {}", "#".repeat(60 * count / late.len().max(1)));
+            println!(
+                "{from:>6.0} to {to:>4.0} ms {count:>6} {}",
+                "#".repeat(60 * count / late.len().max(1))
+            );
         }
     }
     report::write(

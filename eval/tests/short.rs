@@ -13,7 +13,11 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn run<T>(test: impl Future<Output = Result<T>>) -> Result<T> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     flytrap_eval::install_provider();
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(test)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(test)
 }
 
 fn options(operations: u64) -> shadow::Options {
@@ -21,12 +25,15 @@ fn options(operations: u64) -> shadow::Options {
 }
 
 #[test]
-fn of_random_operations_none_gets_through_that_may_not_and_none_is_refused_that_may() -> Result<()> {
+fn of_random_operations_none_gets_through_that_may_not_and_none_is_refused_that_may() -> Result<()>
+{
     for version in [Version::V311, Version::V5] {
         let played = run(shadow::play(&options(4_000), version, 7))?.found;
         ensure!(played.leaks == 0 && played.false_refusals == 0, "{played:#?}");
         ensure!(
-            played.publishes_forwarded > 100 && played.deliveries > 100 && played.filters_refused > 50,
+            played.publishes_forwarded > 100
+                && played.deliveries > 100
+                && played.filters_refused > 50,
             "too little happened: {played:#?}"
         );
     }

@@ -13,6 +13,8 @@ pub mod check;
 pub mod conduct;
 pub mod config;
 pub mod door;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod health;
 pub mod listener;
 pub mod log_budget;

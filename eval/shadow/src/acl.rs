@@ -216,8 +216,7 @@ impl Acl {
     fn device(&mut self, event: Devices, time: u64) -> Result<()> {
         match event {
             Devices::DeviceAuthorized(e) => {
-                let device =
-                    Device { wallet: e.wallet, until: e.until, generation: e.generation };
+                let device = Device { wallet: e.wallet, until: e.until, generation: e.generation };
                 self.devices.insert(e.device, device);
             }
             Devices::DeviceRevoked(e) => {
@@ -298,7 +297,14 @@ impl Acl {
     ///
     /// # Errors
     /// Why not.
-    pub fn may(&self, who: &Who, right: Right, name: &str, retain: bool, now: u64) -> Result<(), No> {
+    pub fn may(
+        &self,
+        who: &Who,
+        right: Right,
+        name: &str,
+        retain: bool,
+        now: u64,
+    ) -> Result<(), No> {
         self.stands(who, now)?;
         // No registered topic begins with `$`, has an empty level or a wildcard, nor does one govern such a name.
         let strange = |level: &str| level.is_empty() || level.contains(['#', '+']);

@@ -56,6 +56,8 @@ mod tests {
     fn levels_are_whole() {
         assert_eq!(before_wildcard("a/b/+/c").as_deref(), Some("a/b"));
         assert_eq!(before_wildcard("#"), None);
-        assert!(is_at_or_below("a/b", "a") && is_at_or_below("a", "a") && !is_at_or_below("ab", "a"));
+        assert!(
+            is_at_or_below("a/b", "a") && is_at_or_below("a", "a") && !is_at_or_below("ab", "a")
+        );
     }
 }

@@ -41,9 +41,7 @@ impl Timeline {
     /// Adds the state after a block that appeared between these moments.
     pub fn push(&mut self, earliest: Instant, visible: Instant, time: u64, acl: Arc<Acl>) {
         self.moments.push_back(Moment { earliest, visible, time, acl });
-        while self.moments.len() > 2
-            && self.moments[1].visible + KEPT < visible
-        {
+        while self.moments.len() > 2 && self.moments[1].visible + KEPT < visible {
             self.moments.pop_front();
         }
     }

@@ -163,8 +163,7 @@ impl Arena {
     pub(crate) async fn direct(&self) -> Result<Raw> {
         let mut client = Raw::plain(Version::V5, self.site.broker.address()).await?;
         let id = self.fresh("direct");
-        let code =
-            client.connect(&Connect { client_id: id, ..Connect::anonymous() }).await?;
+        let code = client.connect(&Connect { client_id: id, ..Connect::anonymous() }).await?;
         ensure!(code == 0, "the broker refused with {code:#04x}");
         Ok(client)
     }
@@ -350,9 +349,22 @@ impl Arena {
 }
 
 fn is_refusal(series: &str) -> bool {
-    let counts = ["authentications", "authorizations", "connections_dropped", "publishes", "bans_", "broker_dials", "sessions_ended", "limit", "rate", "excess", "faults"];
+    let counts = [
+        "authentications",
+        "authorizations",
+        "connections_dropped",
+        "publishes",
+        "bans_",
+        "broker_dials",
+        "sessions_ended",
+        "limit",
+        "rate",
+        "excess",
+        "faults",
+    ];
     let good = ["accepted", "\"allowed\"", "\"forwarded\"", "\"ok\"", "_created"];
-    counts.iter().any(|name| series.contains(name)) && !good.iter().any(|word| series.contains(word))
+    counts.iter().any(|name| series.contains(name))
+        && !good.iter().any(|word| series.contains(word))
 }
 
 /// `flytrap_publishes_total{direction="to_broker",outcome="refused"}` as `publishes to_broker refused`.

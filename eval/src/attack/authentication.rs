@@ -170,7 +170,12 @@ impl Parts {
         let digest =
             credential::token_digest(&arena.site.place(), &client_id, now - 60, now + 3_600);
         let signature = vic(arena).sign(&digest).to_vec();
-        Ok(Self { client_id, from: u32::try_from(now - 60)?, to: u32::try_from(now + 3_600)?, signature })
+        Ok(Self {
+            client_id,
+            from: u32::try_from(now - 60)?,
+            to: u32::try_from(now + 3_600)?,
+            signature,
+        })
     }
 
     fn login(&self, arena: &Arena, signature: &[u8]) -> Login {
@@ -256,7 +261,10 @@ async fn spellings(arena: &Arena, side: Side) -> Result<Outcome> {
         arena.drain(&mut client).await?;
         let connects = arena.site.recorder()?.connects();
         seen.extend(
-            connects.into_iter().map(|connect| connect.client_id).filter(|seen| seen.ends_with(&id)),
+            connects
+                .into_iter()
+                .map(|connect| connect.client_id)
+                .filter(|seen| seen.ends_with(&id)),
         );
     }
     ensure!(!seen.is_empty(), "no spelling was let in");
@@ -638,11 +646,11 @@ async fn traces(arena: &Arena, side: Side) -> Result<Outcome> {
 async fn proxy_header(arena: &Arena, side: Side) -> Result<Outcome> {
     let login = arena.token(vic(arena), &arena.fresh("a35-"))?;
     let connect = Connect::of(V5, &login).octets(V5);
-    let two = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x01\x02\x03\x04\x05\x06\x07\x08\x00\x50\x07\x5b";
-    for (what, header) in [
-        ("version 1", &b"PROXY TCP4 192.0.2.1 192.0.2.2 80 1883\r\n"[..]),
-        ("version 2", &two[..]),
-    ] {
+    let two =
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x01\x02\x03\x04\x05\x06\x07\x08\x00\x50\x07\x5b";
+    for (what, header) in
+        [("version 1", &b"PROXY TCP4 192.0.2.1 192.0.2.2 80 1883\r\n"[..]), ("version 2", &two[..])]
+    {
         let mut client = arena.dial(side, V5).await?;
         let _ = client.send([header, &connect].concat()).await;
         if arena.breach(&mut client).await? {
@@ -683,11 +691,7 @@ async fn odd_levels(arena: &Arena, side: Side) -> Result<Outcome> {
         ("mqtt", 4),
         ("", 4),
     ] {
-        let body = [
-            raw::text(name),
-            vec![level, 2, 0, 0],
-            raw::text(&arena.fresh("a38-")),
-        ];
+        let body = [raw::text(name), vec![level, 2, 0, 0], raw::text(&arena.fresh("a38-"))];
         let mut client = arena.dial(side, V3).await?;
         let _ = client.send(raw::packet(0x10, &body.concat())).await;
         if arena.breach(&mut client).await? {

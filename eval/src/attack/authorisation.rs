@@ -68,7 +68,13 @@ fn readers(arena: &Arena) -> Address {
 }
 
 /// Changes the chain where a chain counts; the plain broker has none.
-async fn revoked(arena: &Arena, side: Side, topic: &str, right: Right, wallet: Address) -> Result<()> {
+async fn revoked(
+    arena: &Arena,
+    side: Side,
+    topic: &str,
+    right: Right,
+    wallet: Address,
+) -> Result<()> {
     if side == Side::Plain {
         return Ok(());
     }
@@ -122,7 +128,10 @@ async fn mixed_filters(arena: &Arena, side: Side) -> Result<Outcome> {
         let mut eve = arena.eve(side, version).await?;
         eve.send(raw::subscribe(version, 77, &[("open/a", 1), (SECRET, 1), ("open/b", 1)])).await?;
         let mut got = arena.drain(&mut eve).await?;
-        let codes = got.iter().find(|packet| packet[0] == 0x90).map(|packet| packet[packet.len() - 3..].to_vec());
+        let codes = got
+            .iter()
+            .find(|packet| packet[0] == 0x90)
+            .map(|packet| packet[packet.len() - 3..].to_vec());
         let refusal = if version == V5 { 0x87 } else { 0x80 };
         let mark = arena.mark();
         arena.put(SECRET, &mark, false).await?;
@@ -232,10 +241,12 @@ async fn will_of_the_ended(arena: &Arena, side: Side) -> Result<Outcome> {
 }
 
 async fn odd_wills(arena: &Arena, side: Side) -> Result<Outcome> {
-    for topic in ["$SYS/x", "$CONTROL/dynamic-security/v1", "open/#", "", "open\0", "$share/g/open"] {
+    for topic in ["$SYS/x", "$CONTROL/dynamic-security/v1", "open/#", "", "open\0", "$share/g/open"]
+    {
         for version in [V3, V5] {
             let mark = arena.mark();
-            let connect = arena.connect(side, &arena.site.wallets.stranger, &arena.fresh("b08-"))?;
+            let connect =
+                arena.connect(side, &arena.site.wallets.stranger, &arena.fresh("b08-"))?;
             let connect = Connect { will: will(topic, &mark, false), ..connect };
             let accepted = with_will(arena, side, version, connect).await?.is_some();
             if accepted {
@@ -275,7 +286,8 @@ async fn retains(arena: &Arena, side: Side) -> Result<Outcome> {
 
 async fn wildcards(arena: &Arena, side: Side) -> Result<Outcome> {
     for version in [V3, V5] {
-        for filter in ["#", "+", "+/+", "+/x", "secret/#", "secret/+", "/#", "open/#", "$share/g/#"] {
+        for filter in ["#", "+", "+/+", "+/x", "secret/#", "secret/+", "/#", "open/#", "$share/g/#"]
+        {
             let mut eve = arena.eve(side, version).await?;
             if arena.reads(&mut eve, filter, SECRET).await? {
                 return Ok(Outcome::Succeeded(filter.into()));
@@ -302,9 +314,19 @@ async fn odd_topics(arena: &Arena, side: Side) -> Result<Outcome> {
 
 async fn vendors(arena: &Arena, side: Side) -> Result<Outcome> {
     let names = [
-        "$queue/secret/x", "$exclusive/secret/x", "$delayed/0/secret/x", "$stream/secret", "$q/secret",
-        "$events/#", "$file/x", "$CONTROL/dynamic-security/v1", "$SYS/x", "$SYS/#", "$share/g/$SYS/#",
-        "$oshare/g/secret/x", "$local/secret/x",
+        "$queue/secret/x",
+        "$exclusive/secret/x",
+        "$delayed/0/secret/x",
+        "$stream/secret",
+        "$q/secret",
+        "$events/#",
+        "$file/x",
+        "$CONTROL/dynamic-security/v1",
+        "$SYS/x",
+        "$SYS/#",
+        "$share/g/$SYS/#",
+        "$oshare/g/secret/x",
+        "$local/secret/x",
     ];
     for version in [V3, V5] {
         let mut eve = arena.eve(side, version).await?;
@@ -339,8 +361,7 @@ async fn dialects(arena: &Arena, side: Side) -> Result<Outcome> {
     let scribe = arena.scribe();
     let eve = arena.eve_address();
     let top = arena.fresh("secret.x");
-    let height =
-        scribe.done(&scribe.register(eve, &top, RETAIN, CLOSED, CLOSED)).await?;
+    let height = scribe.done(&scribe.register(eve, &top, RETAIN, CLOSED, CLOSED)).await?;
     arena.known(height).await?;
     let name = arena.fresh("rabbit");
     let gateway = arena
@@ -348,7 +369,8 @@ async fn dialects(arena: &Arena, side: Side) -> Result<Outcome> {
         .start_gateway(&name, &arena.site.wallets.spare[1], "[broker]\ndialect = \"rabbitmq\"")
         .await?;
     gateway.until_height(height, Duration::from_secs(20)).await?;
-    let address = if side == Side::Plain { arena.site.broker.address() } else { gateway.listener("mqtt")? };
+    let address =
+        if side == Side::Plain { arena.site.broker.address() } else { gateway.listener("mqtt")? };
     let mark = arena.mark();
     let mut client = Raw::plain_from(V3, arena.origin(), address).await?;
     let connect = arena.connect(side, &arena.site.wallets.stranger, &arena.fresh("b16-"))?;
@@ -429,8 +451,7 @@ async fn queued(arena: &Arena, side: Side) -> Result<Outcome> {
     for version in [V3, V5] {
         let name = arena.fresh("b20-");
         granted(arena, &name, Right::Subscribe, readers(arena)).await?;
-        let properties =
-            if version == V5 { property::session_expiry(600) } else { Vec::new() };
+        let properties = if version == V5 { property::session_expiry(600) } else { Vec::new() };
         let id = arena.fresh("b20-");
         let connect = || -> Result<Connect> {
             let connect = arena.connect(side, &arena.site.wallets.reader, &id)?;
@@ -593,7 +614,10 @@ async fn former_owner(arena: &Arena, side: Side) -> Result<Outcome> {
     let reads = arena.reads(&mut sub, &name, &name).await?;
     let mut again = arena.session(side, V5, old).await?;
     let writes = arena.writes(&mut again, &name).await?;
-    Ok(Outcome::of(acts || reads || writes, format!("chain {acts}, reads {reads}, writes {writes}")))
+    Ok(Outcome::of(
+        acts || reads || writes,
+        format!("chain {acts}, reads {reads}, writes {writes}"),
+    ))
 }
 
 async fn countries(arena: &Arena, side: Side) -> Result<Outcome> {

@@ -50,7 +50,8 @@ impl Drop for Canary {
 impl Canary {
     pub(crate) fn start(arena: &Arena, side: Side) -> Result<Self> {
         let (address, connects) = arena.canary(side)?;
-        let (tape, stop) = (Arc::new(Mutex::new(Tape::default())), Arc::new(AtomicBool::new(false)));
+        let (tape, stop) =
+            (Arc::new(Mutex::new(Tape::default())), Arc::new(AtomicBool::new(false)));
         let (written, told) = (tape.clone(), stop.clone());
         let thread = std::thread::Builder::new().name("canary".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

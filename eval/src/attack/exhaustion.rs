@@ -90,8 +90,7 @@ async fn silent(arena: &Arena, side: Side) -> Result<Outcome> {
 async fn slow(arena: &Arena, side: Side) -> Result<Outcome> {
     let base = process::descriptors(arena.pid(side));
     let mut held = many(arena, side, 200).await?;
-    let octets =
-        arena.connect(side, &arena.site.wallets.stranger, "slow")?.octets(V5);
+    let octets = arena.connect(side, &arena.site.wallets.stranger, "slow")?.octets(V5);
     let began = Instant::now();
     let mut next = 0;
     while began.elapsed() < CONNECT_DEADLINE + Duration::from_secs(3) {
@@ -163,7 +162,9 @@ async fn descriptors(arena: &Arena, side: Side) -> Result<Outcome> {
     }
     Ok(Outcome::of(
         !lives || !resumed || spun > 1.0,
-        format!("an old session lives {lives}, new ones again {resumed}, {spun:.1} s of CPU in 2 s"),
+        format!(
+            "an old session lives {lives}, new ones again {resumed}, {spun:.1} s of CPU in 2 s"
+        ),
     ))
 }
 

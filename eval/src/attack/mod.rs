@@ -126,22 +126,25 @@ struct Measured {
 /// # Errors
 /// If a bound is broken, or something does not start.
 pub async fn run(options: &Options) -> Result<()> {
-    let rows: Vec<Row> = [
-        authentication::rows(),
-        authorisation::rows(),
-        protocol::rows(),
-        exhaustion::rows(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let rows: Vec<Row> =
+        [authentication::rows(), authorisation::rows(), protocol::rows(), exhaustion::rows()]
+            .into_iter()
+            .flatten()
+            .collect();
     let wanted = |id: &str| {
         options.only.is_empty()
-            || options.only.iter().any(|only| id == only || (only.len() == 1 && id.starts_with(only.as_str())))
+            || options
+                .only
+                .iter()
+                .any(|only| id == only || (only.len() == 1 && id.starts_with(only.as_str())))
     };
     let chosen: Vec<&Row> = rows.iter().filter(|row| wanted(row.id)).collect();
     if chosen.is_empty() {
-        bail!("no row called {:?}: name some of {}", options.only, rows.iter().map(|row| row.id).collect::<Vec<_>>().join(" "));
+        bail!(
+            "no row called {:?}: name some of {}",
+            options.only,
+            rows.iter().map(|row| row.id).collect::<Vec<_>>().join(" ")
+        );
     }
     let sides: &[Side] =
         if options.gateway_only { &[Side::FlyTrap] } else { &[Side::Plain, Side::FlyTrap] };
@@ -173,7 +176,10 @@ pub async fn run(options: &Options) -> Result<()> {
                     },
                 };
                 if !arena.is_well().await {
-                    eprintln!("  {}: the arena is not well afterwards, so a new one is built", row.id);
+                    eprintln!(
+                        "  {}: the arena is not well afterwards, so a new one is built",
+                        row.id
+                    );
                     arena = Arena::new(!floods, options.seconds).await?;
                 }
                 measured[usize::from(*side == Side::FlyTrap)] = Some(one);
@@ -253,7 +259,14 @@ fn tell(
     wanted: &impl Fn(&str) -> bool,
 ) -> Result<Vec<String>> {
     let mut table = Table::new([
-        "id", "attack", "plain", "FlyTrap", "canary loss", "p99 ms", "memory +MB", "recovered ms",
+        "id",
+        "attack",
+        "plain",
+        "FlyTrap",
+        "canary loss",
+        "p99 ms",
+        "memory +MB",
+        "recovered ms",
     ]);
     let (mut broken, mut raw) = (Vec::new(), Vec::new());
     for (row, [plain, trap]) in told {
@@ -290,8 +303,7 @@ fn tell(
     }
     println!();
     table.print();
-    let wanting: Vec<&(&str, &str)> =
-        wanting::ROWS.iter().filter(|(id, _)| wanted(id)).collect();
+    let wanting: Vec<&(&str, &str)> = wanting::ROWS.iter().filter(|(id, _)| wanted(id)).collect();
     if !wanting.is_empty() {
         println!("\nNot here:");
         for (id, why) in &wanting {
@@ -304,8 +316,14 @@ fn tell(
     });
     println!(
         "{} attacks; on the plain broker {} succeed; through the gateway {} bounds are broken; {} rows are elsewhere",
-        told.len(), succeeded.count(), broken.len(), wanting.len()
+        told.len(),
+        succeeded.count(),
+        broken.len(),
+        wanting.len()
     );
-    report::write("attack", &json!({"rows": raw, "not_here": wanting.iter().map(|(id, why)| json!({"id": id, "why": why})).collect::<Vec<_>>()}))?;
+    report::write(
+        "attack",
+        &json!({"rows": raw, "not_here": wanting.iter().map(|(id, why)| json!({"id": id, "why": why})).collect::<Vec<_>>()}),
+    )?;
     Ok(broken)
 }

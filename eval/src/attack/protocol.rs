@@ -224,9 +224,8 @@ async fn bad_topics(arena: &Arena, side: Side) -> Result<Outcome> {
 }
 
 async fn bad_aliases(arena: &Arena, side: Side) -> Result<Outcome> {
-    let publish = |name: &str, properties: Vec<u8>| {
-        Publish::new(name, b"x").with(properties).octets(V5)
-    };
+    let publish =
+        |name: &str, properties: Vec<u8>| Publish::new(name, b"x").with(properties).octets(V5);
     any_gets_on(
         arena,
         side,
@@ -366,9 +365,7 @@ async fn bad_properties(arena: &Arena, side: Side) -> Result<Outcome> {
     if matches!(outcome, Outcome::Succeeded(_)) {
         return Ok(outcome);
     }
-    let publish = |properties: &[u8]| {
-        Publish::new(OPEN, b"x").with(properties.to_vec()).octets(V5)
-    };
+    let publish = |properties: &[u8]| Publish::new(OPEN, b"x").with(properties.to_vec()).octets(V5);
     let subscribe_zero =
         raw::packet(0x82, &[&[0, 9, 2, 0x0b, 0][..], &raw::text("open/x"), &[0]].concat());
     any_gets_on(

@@ -385,7 +385,9 @@ impl Session {
                         self.send(&acknowledge(0x70, id)).await?;
                     }
                     Packet::Other { kind: 14, .. } => {
-                        return Err(Over::Closed(Some(body(&octets).first().copied().unwrap_or(0))));
+                        return Err(Over::Closed(Some(
+                            body(&octets).first().copied().unwrap_or(0),
+                        )));
                     }
                     other => return Ok((other, octets)),
                 }

@@ -294,9 +294,7 @@ impl Tag {
 /// The number in a client id such as `c12`, and the wallet before it, if there is one.
 fn parties(client_id: &str) -> Option<(u16, Option<Address>)> {
     match client_id.split_once('-') {
-        Some((wallet, own)) => {
-            Some((own.strip_prefix('c')?.parse().ok()?, wallet.parse().ok()))
-        }
+        Some((wallet, own)) => Some((own.strip_prefix('c')?.parse().ok()?, wallet.parse().ok())),
         None => Some((client_id.strip_prefix('c')?.parse().ok()?, None)),
     }
 }
@@ -338,9 +336,7 @@ impl Inner {
     fn who(&self, session: SessionId) -> Option<Who> {
         let login = self.logins.get(&session)?;
         let known = self.wallets.get(&session).copied();
-        let wallet = known.or_else(|| {
-            Some(self.timeline.newest()?.wallet_of(login.key))
-        })?;
+        let wallet = known.or_else(|| Some(self.timeline.newest()?.wallet_of(login.key)))?;
         Some(Who {
             key: login.key,
             wallet,
@@ -431,12 +427,19 @@ impl Inner {
                     self.fault(Fault::SecretForwarded, seed, &what);
                 }
                 let will = self.logins.get(&session).and_then(|login| login.will.clone());
-                self.need(at, session, Fault::ConnectForwarded, seed, "CONNECT", |acl, who, now| {
-                    acl.stands(who, now)?;
-                    will.as_ref().map_or(Ok(()), |(topic, retain)| {
-                        acl.may(who, Right::Publish, topic, *retain, now)
-                    })
-                });
+                self.need(
+                    at,
+                    session,
+                    Fault::ConnectForwarded,
+                    seed,
+                    "CONNECT",
+                    |acl, who, now| {
+                        acl.stands(who, now)?;
+                        will.as_ref().map_or(Ok(()), |(topic, retain)| {
+                            acl.may(who, Right::Publish, topic, *retain, now)
+                        })
+                    },
+                );
             }
             Sight::Forwarded { session, topic, retain, id } => {
                 self.forwarded.insert(id);
@@ -573,12 +576,7 @@ impl Inner {
     }
 }
 
-fn stands_with(
-    acl: &Acl,
-    who: &Who,
-    will: Option<&(String, bool)>,
-    now: u64,
-) -> Result<(), No> {
+fn stands_with(acl: &Acl, who: &Who, will: Option<&(String, bool)>, now: u64) -> Result<(), No> {
     acl.stands(who, now)?;
     will.map_or(Ok(()), |(topic, retain)| acl.may(who, Right::Publish, topic, *retain, now))
 }

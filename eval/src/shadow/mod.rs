@@ -72,7 +72,10 @@ pub struct Outcome {
 /// If a bound is broken, or something does not start.
 pub async fn run(options: &Options) -> Result<()> {
     let seed = options.seed.unwrap_or_else(rand::random);
-    println!("seed {seed}: `make shadow N={} SEED={seed}` plays the same again", options.operations);
+    println!(
+        "seed {seed}: `make shadow N={} SEED={seed}` plays the same again",
+        options.operations
+    );
     let mut outcomes = Vec::new();
     for version in [Version::V311, Version::V5] {
         if options.only.is_some_and(|only| only != version.level()) {
@@ -85,7 +88,9 @@ pub async fn run(options: &Options) -> Result<()> {
         (leaks + outcome.found.leaks, refusals + outcome.found.false_refusals)
     });
     let idle = outcomes.iter().any(|of| {
-        of.found.publishes_forwarded == 0 || of.found.deliveries == 0 || of.found.filters_refused == 0
+        of.found.publishes_forwarded == 0
+            || of.found.deliveries == 0
+            || of.found.filters_refused == 0
     });
     if outcomes.is_empty() || idle {
         bail!("too little happened to say anything: play more operations");
@@ -181,7 +186,11 @@ pub async fn play(options: &Options, version: Version, seed: u64) -> Result<Outc
                 let left = ground.left.load(Ordering::Relaxed);
                 eprintln!(
                     "  {:>4} s  {left} operations left; judged: {} publishes, {} deliveries; {} unauthorised, {} falsely refused",
-                    began.elapsed().as_secs(), found.publishes, found.deliveries, found.leaks, found.false_refusals
+                    began.elapsed().as_secs(),
+                    found.publishes,
+                    found.deliveries,
+                    found.leaks,
+                    found.false_refusals
                 );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -20,9 +20,7 @@ const TOPS: usize = 8;
 impl Names {
     pub(super) fn new(keys: Vec<Address>) -> Self {
         let topics = (0..TOPS)
-            .flat_map(|top| {
-                ["", "/a", "/a/x", "/b"].map(|below| format!("t{top}{below}"))
-            })
+            .flat_map(|top| ["", "/a", "/a/x", "/b"].map(|below| format!("t{top}{below}")))
             .collect();
         Self { topics, keys }
     }

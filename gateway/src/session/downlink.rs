@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use flytrap_mqtt::{
-    Frame, FromBroker, Malformed, Peer, Publish, QoS, SubAck, encode, frame, kind, property,
-    read_from_broker, read_raw_publish, reason, rewrite_publish, rewrite_suback,
+    Frame, FromBroker, Malformed, PacketId, Peer, Publish, QoS, SubAck, encode, frame, kind,
+    property, read_from_broker, read_raw_publish, reason, rewrite_publish, rewrite_suback,
 };
 use flytrap_policy::{Action, AlertKind, Denial};
 
@@ -76,9 +76,19 @@ impl Machine {
             }
         };
         self.answers_due = self.answers_due.saturating_add(rest.packet_id.is_some().into());
+        if rest.qos == QoS::ExactlyOnce {
+            self.resumes(rest.packet_id);
+        }
         self.spend_on_client(permit, rest.payload.len());
         to_client.forward(at);
         Ok(())
+    }
+
+    /// A delivery that was withheld comes again and goes on to the client, whose exchange it is from here.
+    fn resumes(&mut self, id: Option<PacketId>) {
+        if let Some(id) = id {
+            self.withheld.remove(id);
+        }
     }
 
     /// A delivery with a topic alias; see `aliased_publish`, the other way round.
@@ -111,17 +121,23 @@ impl Machine {
                 }
             };
         if publish.topic.is_empty() && !self.broker_aliases.is_shared(alias) {
+            let out = to_client.buffer();
+            let start = out.len();
+            rewrite_publish(self.version, publish, topic, publish.retain, out);
             // The name makes the packet longer than the broker knows; what the client cannot take is as if sent [MQTT-3.1.2-25].
-            if at.len() + topic.len() + 3 > self.client_takes {
+            if out.len() - start > self.client_takes {
+                out.truncate(start);
                 self.answer_in_stead(publish, to_broker);
                 return Ok(());
             }
-            rewrite_publish(self.version, publish, topic, publish.retain, to_client.buffer());
         } else {
             to_client.forward(at);
         }
         self.broker_aliases.share(alias);
         self.answers_due = self.answers_due.saturating_add(publish.packet_id.is_some().into());
+        if publish.qos == QoS::ExactlyOnce {
+            self.resumes(publish.packet_id);
+        }
         self.spend_on_client(permit, publish.payload.len());
         Ok(())
     }
@@ -197,7 +213,11 @@ impl Machine {
                 }
             }
             FromBroker::PingResp => match self.own_ping {
-                Some(0) => self.own_ping = None,
+                Some(0) => {
+                    self.own_ping = None;
+                    // From now on the next one is due before the client's patience ends.
+                    self.rearm = true;
+                }
                 own => {
                     self.own_ping = own.map(|ahead| ahead - 1);
                     self.client_pings = self.client_pings.saturating_sub(1);
@@ -225,7 +245,7 @@ impl Machine {
             return Err(End::BrokerFault(Malformed::PacketId));
         };
         self.asked_codes -= asked.codes.len();
-        let octets: usize = asked.forwarded.iter().map(|filter| filter.len()).sum();
+        let octets: usize = asked.forwarded.iter().flatten().map(|filter| filter.len()).sum();
         self.filter_octets = self.filter_octets.saturating_sub(octets);
         if suback.codes.len() != asked.forwarded.len() {
             return Err(End::BrokerFault(Malformed::PacketId));
@@ -242,19 +262,17 @@ impl Machine {
         }
         let mut gone = Vec::new();
         for (filter, code) in asked.forwarded.into_iter().zip(suback.codes) {
-            if *code >= 0x80 {
-                continue;
-            }
+            let Some(filter) = filter.filter(|_| *code < 0x80) else { continue };
             // Between the question and the answer the right may have ended.
             match self.view.authorize_filter(&self.principal, &filter, self.clock.now) {
                 Ok(permit) => self.hold(filter, permit.until()),
                 Err(denial) => {
                     self.note(AlertKind::SessionEnded, &denial);
-                    self.forget(&filter);
                     gone.push(filter);
                 }
             }
         }
+        self.forget(gone.iter().map(|filter| &**filter));
         self.take_back(gone.into_iter(), to_broker)
     }
 }

@@ -3,7 +3,7 @@
 //! Pure: it opens no socket and reads no clock, so a test can play any history to it. `uplink.rs` has what frames of the client
 //! do, `downlink.rs` what frames of the broker do; here is what they share and what the world does to a session.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,8 +190,8 @@ pub(super) struct Asked {
     pub(super) id: NonZeroU16,
     /// For each filter of the client, in order, the code of its refusal or [`FORWARDED`].
     pub(super) codes: Vec<u8>,
-    /// The filters that the broker was asked for, in order.
-    pub(super) forwarded: Vec<Box<str>>,
+    /// The filters that the broker was asked for, in order; those that were unsubscribed since have no name any more.
+    pub(super) forwarded: Vec<Option<Box<str>>>,
 }
 
 /// Stands in [`Asked::codes`] for what the broker will say.
@@ -206,6 +206,8 @@ pub struct Machine {
     pub(super) problem_information: bool,
     /// Octets of the largest packet that the client takes.
     pub(super) client_takes: usize,
+    /// Octets of the largest packet that the broker takes.
+    pub(super) broker_takes: usize,
     pub(super) broker_alias_maximum: u16,
     pub(super) client_alias_maximum: u16,
     pub(super) view: Arc<View>,
@@ -286,6 +288,7 @@ impl Machine {
             terms,
             problem_information: connect.request_problem_information,
             client_takes: takes,
+            broker_takes: connack.maximum_packet_size.map_or(usize::MAX, octets),
             broker_alias_maximum: connack.topic_alias_maximum,
             client_alias_maximum: connect.topic_alias_maximum,
             // A time that has passed, so that the first `follow` looks at everything.
@@ -406,10 +409,10 @@ impl Machine {
         self.rights_until = until;
         let Some((_, denial)) = gone.first() else { return Ok(()) };
         let denial = denial.clone();
-        for (filter, denial) in &gone {
-            self.forget(filter);
+        for (_, denial) in &gone {
             self.note(AlertKind::SessionEnded, denial);
         }
+        self.forget(gone.iter().map(|(filter, _)| &**filter));
         self.take_back(gone.into_iter().map(|(filter, _)| filter), to_broker)?;
         if self.subscriptions.is_empty() && self.asked.is_empty() && !self.has_published {
             return Err(End::Denied(denial));
@@ -435,14 +438,31 @@ impl Machine {
                 octets += filter.len();
                 batch.push(filter);
             }
-            let id = self.next_own_id;
-            self.next_own_id = NonZeroU16::new(id.get() - 1).unwrap_or(NonZeroU16::MAX);
+            let id = self.own_id();
             let batch = batch.iter().map(|filter| &**filter);
             encode::unsubscribe(self.version, id, batch, to_broker.buffer());
             self.unsubscribes.push_back((id, true));
             self.told_broker = self.clock.elapsed;
         }
         Ok(())
+    }
+
+    /// A packet identifier that nothing under way of the client's has [MQTT-2.2.1-3 of 5.0, MQTT-2.3.1-2 of 3.1.1]. It may take it while
+    /// ours is under way: then the kinds of the answers tell them apart.
+    fn own_id(&mut self) -> NonZeroU16 {
+        let mut taken = PacketIds::default();
+        let asked = self.asked.iter().map(|asked| asked.id);
+        let unsubscribes = self.unsubscribes.iter().map(|(id, _)| *id);
+        for id in asked.chain(unsubscribes).chain(self.answers.ids()) {
+            taken.insert(id);
+        }
+        let mut id = self.next_own_id;
+        // Each that is taken is passed over once, so this ends even if all are.
+        while taken.remove(id) {
+            id = one_less(id);
+        }
+        self.next_own_id = one_less(id);
+        id
     }
 
     /// A deadline came, see [`Machine::deadline`]: keep alive, and rights that end by themselves.
@@ -497,10 +517,22 @@ impl Machine {
         }
     }
 
-    /// Forgets a filter that is live no more.
-    pub(super) fn forget(&mut self, filter: &str) {
-        if self.subscriptions.remove(filter).is_some() {
-            self.filter_octets = self.filter_octets.saturating_sub(filter.len());
+    /// Forgets filters that are live no more, or will not be when the broker answers: it takes what it is sent in order.
+    pub(super) fn forget<'f>(&mut self, filters: impl Iterator<Item = &'f str> + Clone) {
+        for filter in filters.clone() {
+            if self.subscriptions.remove(filter).is_some() {
+                self.filter_octets = self.filter_octets.saturating_sub(filter.len());
+            }
+        }
+        if self.asked.is_empty() {
+            return;
+        }
+        // Of either there may be tens of thousands.
+        let gone: HashSet<&str> = filters.collect();
+        for wanted in self.asked.iter_mut().flat_map(|asked| &mut asked.forwarded) {
+            if let Some(filter) = wanted.take_if(|filter| gone.contains(&**filter)) {
+                self.filter_octets = self.filter_octets.saturating_sub(filter.len());
+            }
         }
     }
 
@@ -661,6 +693,10 @@ impl Machine {
         let sentence = denial.to_string();
         (sentence.len() + others + 32 <= self.client_takes).then_some(sentence)
     }
+}
+
+fn one_less(id: NonZeroU16) -> NonZeroU16 {
+    NonZeroU16::new(id.get() - 1).unwrap_or(NonZeroU16::MAX)
 }
 
 fn octets(size: NonZeroU32) -> usize {

@@ -23,4 +23,5 @@ mod uplink;
 pub use lane::Lane;
 pub use machine::{Clock, End, Machine, Note, Terms, Used};
 pub use pace::{Pace, Rates, WalletUse};
+pub use renewal::Step;
 pub use run::run;

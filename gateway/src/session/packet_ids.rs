@@ -53,6 +53,11 @@ const MOST_AWAITED: usize = 65_535;
 const MOST_OWN: usize = 4_096;
 
 impl AnswerOrder {
+    /// What is under way, perhaps several times.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = NonZeroU16> {
+        self.awaited.iter().map(|awaited| awaited.id)
+    }
+
     /// A publish goes to the broker, which will answer it.
     pub(crate) fn forwarded(&mut self, id: NonZeroU16) -> Result<(), TooManyUnanswered> {
         self.push(Awaited { id, own: None })

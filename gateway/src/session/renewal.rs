@@ -40,7 +40,7 @@ pub(super) enum Renewal {
 
 /// What the driver has to act on.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
     /// The client asks for a nonce.
     Begin,
     /// A secret, as in CONNECT.
@@ -81,22 +81,32 @@ impl Machine {
     }
 
     /// What the client wants to be judged, once.
-    pub(super) fn take_step(&mut self) -> Option<Step> {
+    pub fn take_step(&mut self) -> Option<Step> {
         self.step.take()
     }
 
     /// Asks the client to sign.
-    pub(super) fn ask(&mut self, nonce: &B256, to_client: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// [`End::NotRenewed`] if the question is larger than what the client takes [MQTT-3.1.2-24].
+    pub fn ask(&mut self, nonce: &B256, to_client: &mut Vec<u8>) -> Result<(), End> {
         self.renewal = Renewal::Asked { until: self.clock.elapsed + PATIENCE };
-        let code = reason::CONTINUE_AUTHENTICATION;
+        let (start, code) = (to_client.len(), reason::CONTINUE_AUTHENTICATION);
         encode::auth(code, METHOD, Some(nonce.as_slice()), to_client);
+        let octets = to_client.len() - start;
+        if octets > self.client_takes {
+            to_client.truncate(start);
+            let why = format!("a question of {octets} octets, it takes {}", self.client_takes);
+            return Err(End::NotRenewed { code: reason::PACKET_TOO_LARGE, why });
+        }
+        Ok(())
     }
 
     /// The new proof holds: what the session stands on is judged by it from now on.
     ///
     /// # Errors
     /// [`End::NotRenewed`] if it is that of somebody else.
-    pub(super) fn renew(&mut self, proved: Principal, to_client: &mut Vec<u8>) -> Result<(), End> {
+    pub fn renew(&mut self, proved: Principal, to_client: &mut Vec<u8>) -> Result<(), End> {
         let old = &self.principal;
         if (proved.wallet, proved.key) != (old.wallet, old.key) {
             let why = "it is the proof of another principal".to_owned();

@@ -123,9 +123,10 @@ impl<'a> Session<'a> {
                     Stop::Rearm => Ok(()),
                 },
             };
-            if let Some(step) = self.machine.take_step() {
-                judging = self.judge(step);
-            }
+            let woken = match self.machine.take_step() {
+                Some(step) => woken.and_then(|()| self.judge(step).map(|begun| judging = begun)),
+                None => woken,
+            };
             self.report();
             if let Err(end) = woken {
                 break end;
@@ -142,11 +143,11 @@ impl<'a> Session<'a> {
     }
 
     /// Acts on a step of the client's towards a new proof.
-    fn judge(&mut self, step: Step) -> Option<Judging<'a>> {
+    fn judge(&mut self, step: Step) -> Result<Option<Judging<'a>>, End> {
         let Proofs { prover, client_id, .. } = &self.proofs;
         let (prover, client_id) = (*prover, client_id.clone());
         let server = prover.shared.config.name.as_deref();
-        match (step, server) {
+        Ok(match (step, server) {
             (Step::Secret(data), _) => Some(Box::pin(async move {
                 match Claim::in_data(&client_id, &data) {
                     Ok(claim) => prover.by_secret(&claim).await,
@@ -161,7 +162,7 @@ impl<'a> Session<'a> {
             (Step::Begin, Some(_)) => {
                 self.proofs.nonce = B256::from(rand::random::<[u8; 32]>());
                 let mut question = Vec::new();
-                self.machine.ask(&self.proofs.nonce, &mut question);
+                self.machine.ask(&self.proofs.nonce, &mut question)?;
                 self.pump.tell_client(&question);
                 None
             }
@@ -173,7 +174,7 @@ impl<'a> Session<'a> {
                     prover.by_answer(&answer, &challenge).await
                 }))
             }
-        }
+        })
     }
 
     fn renew(&mut self, judged: Result<Principal, Unproven>, world: &World<'_>) -> Result<(), End> {

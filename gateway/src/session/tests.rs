@@ -799,7 +799,7 @@ fn a_challenge_that_is_not_answered_in_time_ends_the_session() {
     played.client_sends(&auth(0x19, None));
     assert_eq!(played.machine.take_step(), Some(Step::Begin));
     assert_eq!(played.machine.take_step(), None, "once");
-    played.machine.ask(&B256::ZERO, &mut Vec::new());
+    played.machine.ask(&B256::ZERO, &mut Vec::new()).unwrap();
     assert_eq!(played.machine.deadline().0, Some(Duration::from_secs(30)));
     let mut tick = |seconds| {
         played.machine.set_clock(clock(NOW, seconds));
@@ -829,4 +829,114 @@ fn a_renewed_proof_ends_what_stood_on_the_old_one_when_it_ends_itself() {
     played.machine.set_clock(clock(NOW + 5, 5));
     let ended = played.machine.tick(world.view(), &mut Lane::new(&[], &mut Vec::new()));
     assert!(matches!(ended, Err(End::Denied(Denial::CredentialExpired))), "{ended:?}");
+}
+
+#[test]
+fn a_question_that_the_client_does_not_take_ends_the_session_unasked() {
+    let world = World::new();
+    let mut connect = Connect::bare(Version::V5);
+    connect.authentication_method = Some("FLYTRAP-EIP712");
+    connect.maximum_packet_size = 55.try_into().ok();
+    let mut played = Played::new(&world, &connect, TERMS);
+    played.client_sends(&auth(0x19, None));
+    let mut question = Vec::new();
+    let asked = played.machine.ask(&B256::ZERO, &mut question);
+    assert!(matches!(asked, Err(End::NotRenewed { code: 0x95, .. })), "{asked:?}");
+    assert_eq!(question, b"");
+}
+
+#[test]
+fn what_is_unsubscribed_before_its_suback_does_not_count_as_live() {
+    let mut world = World::new().topic("a").grant("a", Right::Subscribe, NOW + 10);
+    let mut played = Played::bare(&world, Version::V311);
+    for round in 0..4_u8 {
+        let filter = format!("a/{round}");
+        played.client_sends(&subscribe(Version::V311, 1, &[&filter]));
+        played.client_sends(&unsubscribe(Version::V311, 2, &filter));
+        played.broker_sends(&[0x90, 3, 0, 1, 0, 0xB0, 2, 0, 2]);
+    }
+    played.sent();
+    let last = subscribe(Version::V311, 3, &["a/last"]);
+    assert_eq!(played.client_sends(&last).sent(), (last, vec![]), "there is room for three");
+    played.broker_sends(&[0x90, 3, 0, 3, 0]).sent();
+    world.revoke("a", Right::Subscribe);
+    let taken_back = played.follow(&world).sent().0;
+    assert_eq!(taken_back, unsubscribe(Version::V311, 0xFFFF, "a/last"), "and nothing else");
+}
+
+#[test]
+fn an_identifier_that_the_client_uses_is_not_taken_for_an_unsubscribe_of_our_own() {
+    let mut world = World::new()
+        .topic("a")
+        .topic("b")
+        .grant("a", Right::Subscribe, NOW + 10)
+        .grant("b", Right::Publish, NOW + 10);
+    let mut played = Played::bare(&world, Version::V311);
+    played.client_sends(&subscribe(Version::V311, 1, &["a/x"]));
+    played.broker_sends(&[0x90, 3, 0, 1, 0]);
+    played.client_sends(&publish(Version::V311, QoS::AtLeastOnce, 0xFFFF, "b", None));
+    played.client_sends(&unsubscribe(Version::V311, 0xFFFE, "elsewhere")).sent();
+    world.revoke("a", Right::Subscribe);
+    let taken_back = played.follow(&world).sent().0;
+    assert_eq!(taken_back, unsubscribe(Version::V311, 0xFFFD, "a/x"));
+}
+
+#[test]
+fn a_delivery_that_comes_again_and_is_allowed_now_is_the_clients_to_finish() {
+    let mut world = World::new().topic("a");
+    for version in VERSIONS {
+        let mut played = Played::bare(&world, version);
+        let message = publish(version, QoS::ExactlyOnce, 7, "a", None);
+        let (answer, withheld) = played.broker_sends(&message).sent();
+        assert_eq!((answer[0], withheld), (0x50, vec![]));
+        world = world.grant("a", Right::Subscribe, NOW + 10);
+        played.follow(&world);
+        assert_eq!(played.broker_sends(&message).sent(), (vec![], message));
+        let pubrel = [0x62, 2, 0, 7];
+        assert_eq!(played.broker_sends(&pubrel).sent(), (vec![], pubrel.to_vec()), "{version:?}");
+        world.revoke("a", Right::Subscribe);
+    }
+}
+
+#[test]
+fn an_alias_is_not_spelt_out_beyond_what_the_broker_takes() {
+    let world = World::new().topic("a").grant("a", Right::Publish, NOW + 10);
+    let octets = [0x20, 11, 0, 0, 8, 0x22, 0, 5, 0x27, 0, 0, 0, 19];
+    let Ok(FromBroker::ConnAck(connack)) =
+        read_from_broker(Version::V5, frame(&octets, 100).unwrap().unwrap())
+    else {
+        panic!("a CONNACK")
+    };
+    let connect = Connect { topic_alias_maximum: 5, ..Connect::bare(Version::V5) };
+    for (name, fits) in [("a/345678", true), ("a/3456789", false)] {
+        let now = clock(NOW, 0);
+        let machine = Machine::new(principal(), &connect, &connack, TERMS, world.view(), now);
+        let (to_broker, to_client) = (Vec::new(), Vec::new());
+        let mut played = Played { machine, to_broker, to_client, end: None };
+        // Refused, so that only the gateway knows the name.
+        let mut retained = publish(Version::V5, QoS::AtMostOnce, 0, name, Some(1));
+        retained[0] |= 1;
+        assert_eq!(played.client_sends(&retained).sent().0, b"");
+        let alone = publish(Version::V5, QoS::AtLeastOnce, 3, "", Some(1));
+        let whole = publish(Version::V5, QoS::AtLeastOnce, 3, name, Some(1));
+        let answer = vec![0x40, 3, 0, 3, 0x97];
+        let wanted = if fits { (whole, vec![]) } else { (vec![], answer) };
+        assert_eq!(played.client_sends(&alone).sent(), wanted, "{name}");
+    }
+}
+
+#[test]
+fn the_answer_to_a_ping_of_our_own_brings_the_next_one_nearer() {
+    let world = World::new().topic("a");
+    let mut connect = Connect::bare(Version::V311);
+    connect.keep_alive = 10;
+    let mut played = Played::new(&world, &connect, TERMS);
+    played.machine.set_clock(clock(NOW + 9, 9));
+    played.client_sends(&publish(Version::V311, QoS::AtMostOnce, 0, "a", None));
+    played.tick(&world, clock(NOW + 10, 10));
+    assert_eq!(played.machine.deadline().0, Some(Duration::from_secs(24)), "the client's patience");
+    played.machine.take_rearm();
+    played.broker_sends(&[0xD0, 0]);
+    assert_eq!(played.machine.deadline().0, Some(Duration::from_secs(20)));
+    assert!(played.machine.take_rearm(), "or the driver would sleep past it");
 }

@@ -127,7 +127,14 @@ impl Machine {
             return Err(End::ClientAlias);
         };
         if publish.topic.is_empty() && !self.client_aliases.is_shared(alias) {
-            rewrite_publish(self.version, publish, topic, publish.retain, to_broker.buffer());
+            let out = to_broker.buffer();
+            let start = out.len();
+            rewrite_publish(self.version, publish, topic, publish.retain, out);
+            // The name makes the packet longer than the client could know, and a broker would end the session for it [MQTT-3.2.2-15].
+            if out.len() - start > self.broker_takes {
+                out.truncate(start);
+                return self.answer_publish(publish, reason::QUOTA_EXCEEDED, None, to_client);
+            }
         } else {
             to_broker.forward(at);
         }
@@ -171,15 +178,26 @@ impl Machine {
         if !self.version.is_v5() && self.terms.deny_action == DenyAction::Close {
             return Err(End::Refused(denial.clone()));
         }
-        let Some(id) = publish.packet_id else { return Ok(()) };
         let code = if self.version.is_v5() { reason::NOT_AUTHORIZED } else { reason::SUCCESS };
         let sentence = self.reason_string(denial, 0);
+        self.answer_publish(publish, code, sentence.as_deref(), to_client)
+    }
+
+    /// Answers in the broker's stead, in the order of the publishes.
+    fn answer_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        code: u8,
+        sentence: Option<&str>,
+        to_client: &mut Lane<'_>,
+    ) -> Result<(), End> {
+        let Some(id) = publish.packet_id else { return Ok(()) };
         let mut answer = Vec::new();
         if publish.qos == QoS::ExactlyOnce {
             self.refused.insert(id);
-            encode::pubrec(self.version, id, code, sentence.as_deref(), &mut answer);
+            encode::pubrec(self.version, id, code, sentence, &mut answer);
         } else {
-            encode::puback(self.version, id, code, sentence.as_deref(), &mut answer);
+            encode::puback(self.version, id, code, sentence, &mut answer);
         }
         self.answers
             .refused(id, &answer, to_client.buffer())
@@ -273,7 +291,7 @@ impl Machine {
                     room = room.saturating_sub(usize::from(is_new));
                     octets += filter.len();
                     codes.push(FORWARDED);
-                    forwarded.push(filter.into());
+                    forwarded.push(Some(filter.into()));
                 }
                 Err(denial) => {
                     self.note(AlertKind::SubscribeRefused, &denial);
@@ -309,9 +327,8 @@ impl Machine {
         if self.unsubscribes.len() >= MOST_UNANSWERED {
             return Err(End::ClientExcess("too many UNSUBSCRIBE packets unanswered"));
         }
-        for filter in unsubscribe.filters() {
-            self.forget(filter);
-        }
+        let filters: Vec<&str> = unsubscribe.filters().collect();
+        self.forget(filters.iter().copied());
         self.unsubscribes.push_back((unsubscribe.packet_id, false));
         Ok(())
     }

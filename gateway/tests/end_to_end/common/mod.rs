@@ -27,8 +27,8 @@ use flytrap_site::{Device, Login, Packet, Seen, Site, SiteOptions};
 use tokio::runtime::Runtime;
 
 pub use flytrap_mqtt::Version::{self, V5, V31, V311};
-pub use flytrap_site::raw;
 pub use flytrap_policy::{Offer, OfferMode, Right, Traits};
+pub use flytrap_site::raw;
 
 /// All that MQTT has been.
 pub const EVERY_VERSION: [Version; 3] = [V31, V311, V5];
