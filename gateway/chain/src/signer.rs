@@ -242,7 +242,8 @@ mod tests {
     #[test]
     fn no_part_of_a_transaction_may_be_altered() {
         let (key, tx) = (Key::random(), transaction());
-        let alterations: [(&str, fn(&mut TxEip1559)); 9] = [
+        type Alter = fn(&mut TxEip1559);
+        let alterations: [(&str, Alter); 9] = [
             ("chain id", |tx| tx.chain_id = 1),
             ("nonce", |tx| tx.nonce += 1),
             ("receiver", |tx| tx.to = TxKind::Call(Address::repeat_byte(2))),

@@ -164,8 +164,14 @@ async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
                     let _turn = turn.lock().await;
                     stage.site.chain.reorganise(depth).await
                 }
-                Node::IsAway => Ok(relay.shut()),
-                Node::Hangs => Ok(stage.site.chain.child.freeze()),
+                Node::IsAway => {
+                    relay.shut();
+                    Ok(())
+                }
+                Node::Hangs => {
+                    stage.site.chain.child.freeze();
+                    Ok(())
+                }
             }
         };
         let (troubled, ()) = tokio::join!(troubling, moment.wait(&child, &journal.directory, life));

@@ -88,7 +88,7 @@ impl RemoteSigner {
 
     /// Does it hold the key, and is it not for another chain? The first success is remembered: each signature is checked anyway.
     pub(super) async fn check(&self, chain_id: u64) -> Result<(), SignerError> {
-        self.checked.get_or_try_init(|| self.ask(chain_id)).await.map(|()| ())
+        self.checked.get_or_try_init(|| self.ask(chain_id)).await.copied()
     }
 
     async fn ask(&self, chain_id: u64) -> Result<(), SignerError> {
