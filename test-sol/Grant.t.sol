@@ -422,6 +422,8 @@ contract GrantTest is Fixture {
         assertEq(refund(), uint256(17 * 86_400) / 2, "the average of the last two");
         buy(1);
         assertEq(refund(), uint256(17 * 86_400) / 2 + 9 * 86_400, "nothing is lost by merging while it runs");
+        vm.warp(START + 9 days);
+        assertEq(refund(), (uint256(17 * 86_400) / 2 + 9 * 86_400) / 2, "used up evenly from then on");
     }
 
     function test_PurchaseAfterWindowStartsAnew() public {
