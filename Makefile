@@ -43,6 +43,15 @@ e2e: setup ## end to end: real node, real broker, clients that others wrote; BRO
 	@$(if $(BROKER),script/setup brokers $(BROKER),true)
 	@BROKER="$(BROKER)" script/test $(if $(BROKER),brokers,end-to-end)
 
+simulate: rust ## the session machine against a naive model: N=1000000 steps, or SEED=7 to play one history again
+	@N="$(N)" SEED="$(SEED)" FROM="$(FROM)" exec cargo test --locked --quiet --package flytrap-gateway --test simulation -- --nocapture
+
+conformance: setup ## packet sequences with and without the gateway; VECTORS=folder adds those of Mosquitto's own tests
+	@VECTORS="$(VECTORS)" exec cargo test --locked --quiet --package flytrap-gateway --test end_to_end conformance:: -- --nocapture $(if $(VECTORS),--include-ignored)
+
+fuzz: rust ## look for octets that break a promise: TARGET=frame|packet|topic|token|machine|proxy|websocket|smoke|all TIME=seconds of each
+	@script/fuzz $(or $(TARGET),all) $(or $(TIME),60)
+
 lint: rust node_modules/.ready dotenv .venv-slither/.ready ## formats, warnings, generated interfaces, requirements
 	@script/lint
 
@@ -100,4 +109,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path container build abi format deploy clean rust dotenv
+.PHONY: help setup demo test test-sol test-rust e2e simulate conformance fuzz lint invariants-deep gas mutants-sol analyse-sol bench-path container build abi format deploy clean rust dotenv
