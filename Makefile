@@ -48,6 +48,15 @@ kill-loop: setup ## kill a gateway under load N times (200), judge from the chai
 	@KILLS=$(or $(N),200) $(if $(SEED),SEED=$(SEED)) cargo test --locked --quiet --package flytrap-gateway --test end_to_end -- --ignored --exact --nocapture \
 		kill_loop::killed_as_often_as_asked_it_puts_what_it_had_stored_on_chain_exactly_once
 
+simulate: rust ## the session machine against a naive model: N=1000000 steps, or SEED=7 to play one history again
+	@N="$(N)" SEED="$(SEED)" FROM="$(FROM)" exec cargo test --locked --quiet --package flytrap-gateway --test simulation -- --nocapture
+
+conformance: setup ## packet sequences with and without the gateway; VECTORS=folder adds those of Mosquitto's own tests
+	@VECTORS="$(VECTORS)" exec cargo test --locked --quiet --package flytrap-gateway --test end_to_end conformance:: -- --nocapture $(if $(VECTORS),--include-ignored)
+
+fuzz: rust ## look for octets that break a promise: TARGET=frame|packet|topic|token|machine|proxy|websocket|smoke|all TIME=seconds of each
+	@script/fuzz $(or $(TARGET),all) $(or $(TIME),60)
+
 lint: rust node_modules/.ready dotenv .venv-slither/.ready ## formats, warnings, generated interfaces, requirements
 	@script/lint
 
@@ -121,4 +130,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate conformance fuzz

