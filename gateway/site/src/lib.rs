@@ -20,6 +20,7 @@ mod chain;
 mod contracts;
 mod gateway;
 mod ground;
+pub mod raw;
 mod recorder;
 mod spy;
 mod tools;
@@ -47,7 +48,7 @@ pub use recorder::{Direction, Recorder, Seen};
 pub use spy::Spy;
 pub use tools::{on_path, project_root};
 pub use wallets::{Device, Login, Wallets, token, token_between, unix_now};
-pub use wire::{Connect, Packet, Publish};
+pub use wire::{Connect, Packet, Publish, Reader};
 
 use ground::Ground;
 

@@ -83,6 +83,12 @@ impl Spy {
         self.lock().clone()
     }
 
+    /// Takes what it has got, in order, and forgets it.
+    #[must_use]
+    pub fn drain(&self) -> Vec<Publish> {
+        std::mem::take(&mut *self.lock())
+    }
+
     /// Has it got a message on `topic`?
     #[must_use]
     pub fn heard_on(&self, topic: &str) -> bool {

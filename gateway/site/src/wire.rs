@@ -68,7 +68,8 @@ pub struct Publish {
 }
 
 /// Reads one direction of one connection.
-pub(crate) struct Reader {
+#[derive(Debug)]
+pub struct Reader {
     level: Arc<Mutex<u8>>,
     pending: Vec<u8>,
     aliases: HashMap<u16, String>,
@@ -78,12 +79,18 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// `level` is set by a CONNECT and shared with the reader of the other direction, whose packets depend on it.
-    pub(crate) fn new(level: Arc<Mutex<u8>>) -> Self {
+    #[must_use]
+    pub fn new(level: Arc<Mutex<u8>>) -> Self {
         Self { level, pending: Vec::new(), aliases: HashMap::new(), lost: false }
     }
 
     /// Takes what came and returns the packets that it completed.
-    pub(crate) fn take(&mut self, octets: &[u8]) -> Vec<Packet> {
+    pub fn take(&mut self, octets: &[u8]) -> Vec<Packet> {
+        self.take_whole(octets).into_iter().map(|(packet, _)| packet).collect()
+    }
+
+    /// As [`Reader::take`], each packet with its octets.
+    pub fn take_whole(&mut self, octets: &[u8]) -> Vec<(Packet, Vec<u8>)> {
         let mut packets = Vec::new();
         if self.lost {
             return packets;
@@ -98,7 +105,7 @@ impl Reader {
                 }
                 Length::Known { header, total } if self.pending.len() - from >= total => {
                     let frame = self.pending[from..from + total].to_vec();
-                    packets.push(self.read(&frame, header));
+                    packets.push((self.read(&frame, header), frame));
                     from += total;
                 }
                 Length::Unknown | Length::Known { .. } => break,

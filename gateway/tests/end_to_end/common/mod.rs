@@ -12,7 +12,6 @@ pub mod http;
 pub mod onchain;
 pub mod process;
 pub mod proofs;
-pub mod raw;
 pub mod relay;
 pub mod stock;
 pub mod websocket;
@@ -29,6 +28,7 @@ use tokio::runtime::Runtime;
 
 pub use flytrap_mqtt::Version::{self, V5, V31, V311};
 pub use flytrap_policy::{Offer, OfferMode, Right, Traits};
+pub use flytrap_site::raw;
 
 /// All that MQTT has been.
 pub const EVERY_VERSION: [Version; 3] = [V31, V311, V5];

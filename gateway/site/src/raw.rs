@@ -8,15 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail, eyre};
-use flytrap_mqtt::{Ack, FromBroker, Properties, Version, frame, read_from_broker};
-use flytrap_site::Login;
-use rustls::pki_types::ServerName;
+pub use flytrap_mqtt::Version;
+use flytrap_mqtt::{Ack, FromBroker, Properties, frame, read_from_broker};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::PATIENCE;
+use crate::Login;
+
+/// How long an answer may take that must come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Properties of MQTT 5, as octets without their length.
 pub mod property {
@@ -439,8 +444,12 @@ impl Raw {
     /// # Errors
     /// If there is no connection or the certificate is not right.
     pub async fn tls(version: Version, address: SocketAddr, ca: &Path) -> Result<Self> {
-        let config = flytrap_gateway::tls::client_config(Some(&std::fs::read(ca)?))?;
-        Self::tls_with(version, address, config).await
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(ca)? {
+            roots.add(certificate?)?;
+        }
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Self::tls_with(version, address, Arc::new(config)).await
     }
 
     /// By TLS with a configuration of one's own.
@@ -450,7 +459,7 @@ impl Raw {
     pub async fn tls_with(
         version: Version,
         address: SocketAddr,
-        config: Arc<rustls::ClientConfig>,
+        config: Arc<ClientConfig>,
     ) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
