@@ -62,6 +62,18 @@ bench-path: setup ## what one forwarded PUBLISH costs, and the gateway beside HA
 	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-bench --bins
 	@exec $(TARGET)/release/bench-path $(ARGS)
 
+shadow: setup ## random traffic and changes on chain, every packet judged by a second opinion; N=1000000 operations, SEED=...
+	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-eval --bins
+	@exec $(TARGET)/release/flytrap-eval shadow $(if $(N),--operations $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+attack: setup ## attacks on a plain broker and through the gateway; ARGS="--only A01,D --seconds 60"
+	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-eval --bins
+	@exec $(TARGET)/release/flytrap-eval attack $(ARGS)
+
+revocations: setup ## how long a right outlives the block that ends it, with 2,000 live sessions
+	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-eval --bins
+	@exec $(TARGET)/release/flytrap-eval revocations $(ARGS)
+
 container: rust node_modules/.ready dotenv ## build the image and try it in a container (root, Debian or Ubuntu)
 	@script/container-ci
 
@@ -100,4 +112,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path container build abi format deploy clean rust dotenv
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path shadow attack revocations container build abi format deploy clean rust dotenv
