@@ -13,6 +13,14 @@ mod report;
 pub mod revocations;
 pub mod shadow;
 
+/// Mosquitto as an operator would run it: without a line in its log for each packet, which costs it more than the packet.
+fn quiet_broker() -> flytrap_site::BrokerOptions {
+    flytrap_site::BrokerOptions {
+        mosquitto_config: "log_type none\nlog_type information\n".into(),
+        ..flytrap_site::BrokerOptions::default()
+    }
+}
+
 /// Makes aws-lc-rs the provider of TLS in this process. Call first.
 pub fn install_provider() {
     // It fails if there is one already, which is as good.

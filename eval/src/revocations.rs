@@ -17,6 +17,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use crate::onchain::{CLOSED, FAR, PUBLIC, RETAIN, Scribe};
+use crate::process;
 use crate::report::{self, Table, quantile};
 
 /// How much, and how often.
@@ -57,6 +58,7 @@ struct Reader {
 pub async fn run(options: &Options) -> Result<()> {
     let site = Site::start(SiteOptions {
         recorder: false,
+        broker: crate::quiet_broker(),
         progress: |step| eprintln!("  {step}"),
         ..SiteOptions::default()
     })
@@ -103,6 +105,8 @@ pub async fn run(options: &Options) -> Result<()> {
     let background = tokio::spawn(background(publisher, names.clone()));
     let scribe = Scribe(&site);
     let (mut late, mut none, mut sent) = (Vec::new(), 0_usize, 0_u64);
+    let gateway = site.gateway()?.child.id();
+    let (waited, measuring) = (process::kept_waiting(gateway), Instant::now());
     for (round, name) in names.iter().take(usize::try_from(options.rounds)?).enumerate() {
         let mine = &opened[round * READERS..(round + 1) * READERS];
         let stop = Arc::new(AtomicBool::new(false));
@@ -131,8 +135,14 @@ pub async fn run(options: &Options) -> Result<()> {
             eprintln!("  {} of {} rounds", round + 1, options.rounds);
         }
     }
+    let waited = process::longest_wait(&waited, &process::kept_waiting(gateway));
+    let share = 100.0 * waited.as_secs_f64() / measuring.elapsed().as_secs_f64();
     background.abort();
     late.sort_by(f64::total_cmp);
+    // Without it nobody could tell a slow gateway from a machine with too much to do.
+    println!(
+        "\nthe machine kept a thread of the gateway that was ready waiting for {share:.1} % of the time"
+    );
     tell(options, &late, none, sent, topics * READERS)
 }
 
@@ -168,7 +178,7 @@ async fn open(
     // Origins of 200 connections each: there is a bound on connections of one.
     let from = Ipv4Addr::new(127, 9, 1, u8::try_from(number / 200 + 1)?);
     let login = site.token(key, &format!("r-{number}"))?;
-    let version = if number % 2 == 0 { Version::V5 } else { Version::V311 };
+    let version = if number.is_multiple_of(2) { Version::V5 } else { Version::V311 };
     let mut client = Raw::plain_from(version, IpAddr::from(from), site.mqtt()?).await?;
     let code = client.connect(&Connect::of(version, &login)).await?;
     ensure!(code == 0, "session {number} was refused with {code:#04x}");

@@ -396,3 +396,152 @@ fn side(right: u8) -> Result<usize> {
         other => bail!("no right has the number {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::keccak256;
+    use alloy::sol_types::SolEvent;
+    use serde_json::json;
+
+    use super::*;
+    use crate::events::{
+        device_events as devices, market_events as market, topic_events as topics,
+    };
+
+    const OWNER: Address = Address::repeat_byte(1);
+    const READER: Address = Address::repeat_byte(2);
+    const DEVICE: Address = Address::repeat_byte(3);
+    const NOW: u64 = 1_000;
+
+    fn contracts() -> Contracts {
+        let at = |octet| Address::repeat_byte(octet);
+        Contracts {
+            brokers: at(0xb0),
+            topics: at(0xb1),
+            market: at(0xb2),
+            devices: at(0xb3),
+            broker_id: U256::from(7),
+        }
+    }
+
+    fn tell(acl: &mut Acl, at: Address, event: &impl SolEvent) {
+        let log = event.encode_log_data();
+        let log = json!({"address": at, "topics": log.topics(), "data": log.data});
+        acl.apply(&log, NOW).expect("a log that follows");
+    }
+
+    fn id(name: &str) -> B256 {
+        keccak256(name)
+    }
+
+    fn register(acl: &mut Acl, name: &str, own_branch: bool, mode: u8) {
+        let offer = topics::Offer { mode, period: 0, priceWei: 0 };
+        let event = topics::TopicRegistered {
+            brokerId: U256::from(7),
+            topicId: id(name),
+            owner: OWNER,
+            epoch: 1,
+            name: name.into(),
+            traits: topics::Traits { retain: false, sensitive: false, ownBranch: own_branch },
+            publishOffer: offer.clone(),
+            subscribeOffer: offer,
+        };
+        tell(acl, contracts().topics, &event);
+    }
+
+    fn grant(acl: &mut Acl, name: &str, until: u64) {
+        let event = market::AccessGranted {
+            brokerId: U256::from(7),
+            topicId: id(name),
+            wallet: READER,
+            right: 1,
+            epoch: 1,
+            until,
+            by: OWNER,
+            feeWei: U256::ZERO,
+            purpose: B256::ZERO,
+            note: String::new(),
+        };
+        tell(acl, contracts().market, &event);
+    }
+
+    fn who(key: Address, wallet: Address) -> Who {
+        Who { key, wallet, issued_at: Some(NOW), expires_at: NOW + 100 }
+    }
+
+    fn reads(acl: &Acl, name: &str) -> Result<(), No> {
+        acl.may(&who(READER, READER), Right::Subscribe, name, false, NOW)
+    }
+
+    #[test]
+    fn a_grant_holds_below_its_topic_down_to_the_next_and_until_its_end() {
+        let mut acl = Acl::new(contracts());
+        register(&mut acl, "a", false, 0);
+        register(&mut acl, "a/b", false, 0);
+        grant(&mut acl, "a", NOW + 1);
+        assert_eq!(reads(&acl, "a"), Ok(()));
+        assert_eq!(reads(&acl, "a/c/d"), Ok(()));
+        assert_eq!(reads(&acl, "a/b/c"), Err(No::NoRight));
+        assert_eq!(reads(&acl, "ab"), Err(No::Ungoverned));
+        assert_eq!(reads(&acl, "a//c"), Err(No::Ungoverned));
+        let reader = who(READER, READER);
+        let publish = acl.may(&reader, Right::Publish, "a", false, NOW);
+        assert_eq!(publish, Err(No::NoRight));
+        let later = acl.may(&reader, Right::Subscribe, "a", false, NOW + 1);
+        assert_eq!(later, Err(No::NoRight), "valid while now < until");
+        assert_eq!(acl.may_subscribe(&reader, "a/+/x", NOW), Err(No::NoRight), "a/b is in its way");
+        assert_eq!(acl.may_subscribe(&reader, "a/c/#", NOW), Ok(()));
+        assert_eq!(acl.may_subscribe(&reader, "$share/g/a/c/#", NOW), Ok(()));
+        assert_eq!(acl.may_subscribe(&reader, "#", NOW), Err(No::Ungoverned));
+        assert_eq!(acl.may(&who(OWNER, OWNER), Right::Publish, "a/b", false, NOW), Ok(()));
+        let retained = acl.may(&who(OWNER, OWNER), Right::Publish, "a", true, NOW);
+        assert_eq!(retained, Err(No::Retain));
+    }
+
+    #[test]
+    fn grants_die_with_their_topic() {
+        let mut acl = Acl::new(contracts());
+        register(&mut acl, "a", false, 0);
+        grant(&mut acl, "a", NOW + 9);
+        let deleted = topics::TopicDeleted {
+            brokerId: U256::from(7),
+            topicId: id("a"),
+            owner: OWNER,
+            epoch: 1,
+        };
+        tell(&mut acl, contracts().topics, &deleted);
+        assert_eq!(reads(&acl, "a"), Err(No::Ungoverned));
+        register(&mut acl, "a", false, 0);
+        assert_eq!(reads(&acl, "a"), Err(No::NoRight));
+    }
+
+    #[test]
+    fn a_device_key_acts_for_its_wallet_in_its_own_branch_until_its_generation_ends() {
+        let mut acl = Acl::new(contracts());
+        register(&mut acl, "a", true, 2);
+        let authorized = devices::DeviceAuthorized {
+            wallet: READER,
+            device: DEVICE,
+            until: NOW + 50,
+            generation: 0,
+        };
+        tell(&mut acl, contracts().devices, &authorized);
+        let device = who(DEVICE, READER);
+        let own = format!("a/{DEVICE:#x}/v");
+        assert_eq!(acl.may(&device, Right::Publish, &own, false, NOW), Ok(()));
+        assert_eq!(acl.may(&device, Right::Publish, "a/x", false, NOW), Err(No::OtherBranch));
+        assert_eq!(acl.stands(&device, NOW + 50), Err(No::Device));
+        assert_eq!(acl.stands(&who(DEVICE, DEVICE), NOW), Err(No::Device));
+        assert_eq!(acl.stands(&who(DEVICE, OWNER), NOW), Err(No::Device));
+        let all = devices::AllDevicesRevoked { wallet: READER, generation: 1 };
+        tell(&mut acl, contracts().devices, &all);
+        assert_eq!(acl.stands(&device, NOW), Err(No::Device));
+    }
+
+    #[test]
+    fn other_brokers_entries_count_for_nothing() {
+        let mut acl = Acl::new(Contracts { broker_id: U256::from(8), ..contracts() });
+        register(&mut acl, "a", false, 2);
+        assert_eq!(reads(&acl, "a"), Err(No::Ungoverned));
+    }
+}

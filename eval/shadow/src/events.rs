@@ -23,3 +23,10 @@ pub use broker::IBrokerRegistry::IBrokerRegistryEvents;
 pub use device::IDeviceRegistry::IDeviceRegistryEvents;
 pub use market::IAccessMarket::IAccessMarketEvents;
 pub use topic::ITopicRegistry::ITopicRegistryEvents;
+
+// The tests make events themselves.
+#[cfg(test)]
+pub use {
+    device::IDeviceRegistry as device_events, market::IAccessMarket as market_events,
+    topic::ITopicRegistry as topic_events,
+};

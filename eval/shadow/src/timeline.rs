@@ -1,6 +1,7 @@
 //! Which states may have been in force when.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -65,32 +66,47 @@ impl Timeline {
         allows: impl Fn(&Acl, u64) -> Result<(), No>,
     ) -> Result<(), No> {
         let bound = self.bound + slack;
-        // The gateway's clock is the wall's or a block's, whichever is later; what may still be used has an end after the earlier.
-        let wall = self.unix(from.checked_sub(bound).unwrap_or(from));
         let mut last = Err(No::Ungoverned);
-        for (moment, _) in self.in_force(from, to, bound) {
-            last = allows(&moment.acl, wall.max(self.time_before(from, bound)));
-            if last.is_ok() {
-                return last;
+        for moment in self.in_force(from, to, bound) {
+            for now in self.clock(from, to, bound) {
+                last = allows(&moment.acl, now);
+                if last.is_ok() {
+                    return last;
+                }
             }
         }
         last
     }
 
-    /// Was it allowed in every state that may have been in force in this stretch of time?
+    /// Was it allowed in every state that may have been in force in this stretch of time? `slack`: as above.
     #[must_use]
     pub fn certain(
         &self,
         from: Instant,
         to: Instant,
+        slack: Duration,
         allows: impl Fn(&Acl, u64) -> Result<(), No>,
     ) -> bool {
-        // A second more, since clocks are read in whole ones.
-        let newest = self.moments.back().map_or(0, |moment| moment.time);
-        let wall = self.unix(to).max(newest) + 1;
         // The bound counts for what was given as well: a permission may be that late.
-        let mut states = self.in_force(from, to, self.bound).peekable();
-        states.peek().is_some() && states.all(|(moment, _)| allows(&moment.acl, wall).is_ok())
+        let bound = self.bound + slack;
+        let mut states = self.in_force(from, to, bound).peekable();
+        states.peek().is_some()
+            && states.all(|moment| {
+                let (first, last) = self.clock(from, to, bound).into_inner();
+                // A second more, since clocks are read in whole ones.
+                (first..=last + 1).all(|now| allows(&moment.acl, now).is_ok())
+            })
+    }
+
+    /// What a gateway's clock may have said in this stretch of time: the wall's, or a block's time if that is later. Each second of
+    /// it counts, since grants end and so do bans.
+    fn clock(&self, from: Instant, to: Instant, bound: Duration) -> RangeInclusive<u64> {
+        let earliest = from.checked_sub(bound).unwrap_or(from);
+        let known = |moment: &&Moment| moment.visible + bound <= from;
+        let known = self.moments.iter().take_while(known).last();
+        let seen = self.moments.iter().take_while(|moment| moment.earliest <= to).last();
+        let time = |moment: Option<&Moment>| moment.map_or(0, |moment| moment.time);
+        self.unix(earliest).max(time(known))..=self.unix(to).max(time(seen))
     }
 
     fn in_force(
@@ -98,17 +114,13 @@ impl Timeline {
         from: Instant,
         to: Instant,
         bound: Duration,
-    ) -> impl Iterator<Item = (&Moment, Option<Instant>)> {
+    ) -> impl Iterator<Item = &Moment> {
         let followed = self.moments.iter().skip(1).map(|moment| Some(moment.visible));
-        self.moments.iter().zip(followed.chain([None])).filter(move |(moment, next)| {
+        let all = self.moments.iter().zip(followed.chain([None]));
+        let in_force = all.filter(move |(moment, next)| {
             moment.earliest <= to && next.is_none_or(|next| from <= next + bound)
-        })
-    }
-
-    /// The time of the newest block that everyone must have known at this moment.
-    fn time_before(&self, at: Instant, bound: Duration) -> u64 {
-        let known = self.moments.iter().take_while(|moment| moment.visible + bound <= at);
-        known.last().map_or(0, |moment| moment.time)
+        });
+        in_force.map(|(moment, _)| moment)
     }
 
     /// Unix seconds, whole ones.
@@ -120,5 +132,53 @@ impl Timeline {
             system - instant.duration_since(at)
         };
         system.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{Address, U256};
+
+    use super::*;
+    use crate::Contracts;
+
+    const BOUND: Duration = Duration::from_millis(250);
+
+    fn acl() -> Arc<Acl> {
+        let at = Address::ZERO;
+        let at =
+            Contracts { brokers: at, topics: at, market: at, devices: at, broker_id: U256::ZERO };
+        Arc::new(Acl::new(at))
+    }
+
+    /// Two states of which only one allows: told apart by which `Acl` it is.
+    #[test]
+    fn a_state_counts_until_the_bound_after_its_successor_could_be_seen_and_not_before_it_could() {
+        let ms = Duration::from_millis;
+        let mut timeline = Timeline::new(BOUND);
+        let start = timeline.began.0;
+        let (first, second) = (acl(), acl());
+        timeline.push(start, start, 0, first.clone());
+        timeline.push(start + ms(1_000), start + ms(1_020), 0, second.clone());
+        let only = |wanted: &Arc<Acl>| {
+            let wanted = Arc::as_ptr(wanted);
+            move |acl: &Acl, _| if std::ptr::eq(acl, wanted) { Ok(()) } else { Err(No::NoRight) }
+        };
+        let possible = |at: Duration, wanted: &Arc<Acl>| {
+            let at = start + at;
+            timeline.possible(at, at, Duration::ZERO, only(wanted)).is_ok()
+        };
+        assert!(possible(ms(1_270), &first), "the last moment of the first");
+        assert!(!possible(ms(1_271), &first));
+        assert!(
+            timeline.possible(start + ms(1_280), start + ms(1_280), ms(10), only(&first)).is_ok()
+        );
+        assert!(!possible(ms(999), &second), "the block was not there");
+        assert!(possible(ms(1_000), &second));
+        let certain = |from, to, wanted: &Arc<Acl>| {
+            timeline.certain(start + ms(from), start + ms(to), Duration::ZERO, only(wanted))
+        };
+        assert!(certain(500, 999, &first) && !certain(500, 1_000, &first));
+        assert!(certain(1_271, 2_000, &second) && !certain(1_270, 2_000, &second));
     }
 }

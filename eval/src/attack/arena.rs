@@ -37,6 +37,7 @@ impl Arena {
     pub(crate) async fn new(is_recorded: bool, seconds: u64) -> Result<Self> {
         let site = Site::start(SiteOptions {
             recorder: is_recorded,
+            broker: crate::quiet_broker(),
             progress: |step| eprintln!("  {step}"),
             gateway_config: "[audit]\ninterval = \"1s\"\n[broker]\nprobe_interval = \"1h\"".into(),
             ..SiteOptions::default()
@@ -268,6 +269,23 @@ impl Arena {
         !gateway.child.log().contains("panicked at") && self.direct().await.is_ok()
     }
 
+    /// How long the gateways' logs are.
+    pub(crate) fn logged(&self) -> usize {
+        self.site.gateway().map_or(0, |gateway| gateway.child.log().len())
+    }
+
+    /// The last reason that the log gives for an end or a refusal, of what was written since it was so long.
+    fn last_reason(&self, since: usize) -> String {
+        let log = self.site.gateway().map(|gateway| gateway.child.log()).unwrap_or_default();
+        let reason = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            let why = line.get("end").or_else(|| line.get("why"))?.as_str()?.to_owned();
+            let is_usual = why.starts_with("the client") || why == "closed" || why == "lost";
+            (!is_usual).then(|| format!("log: {why}"))
+        };
+        log.get(since..).unwrap_or_default().lines().rev().find_map(reason).unwrap_or_default()
+    }
+
     /// The gateways' counters.
     pub(crate) async fn recorded(&self) -> BTreeMap<String, f64> {
         let mut all = BTreeMap::new();
@@ -286,7 +304,7 @@ impl Arena {
     }
 
     /// What of the counters that tell of refusals moved since, the most first; else the last reason in the log.
-    pub(crate) async fn told_since(&self, before: &BTreeMap<String, f64>) -> String {
+    pub(crate) async fn told_since(&self, before: &BTreeMap<String, f64>, logged: usize) -> String {
         // Sessions tell their counts when they next do something.
         let mut moved = Vec::new();
         for _ in 0..6 {
@@ -302,7 +320,10 @@ impl Arena {
             if !moved.is_empty() {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if moved.is_empty() {
+            return self.last_reason(logged);
         }
         moved.sort_by(|one, two| two.0.total_cmp(&one.0));
         let words: Vec<String> =
@@ -362,7 +383,15 @@ fn is_refusal(series: &str) -> bool {
         "excess",
         "faults",
     ];
-    let good = ["accepted", "\"allowed\"", "\"forwarded\"", "\"ok\"", "_created"];
+    let good = [
+        "client-left",
+        "client-lost",
+        "accepted",
+        "\"allowed\"",
+        "\"forwarded\"",
+        "\"ok\"",
+        "_created",
+    ];
     counts.iter().any(|name| series.contains(name))
         && !good.iter().any(|word| series.contains(word))
 }

@@ -718,7 +718,8 @@ async fn races(arena: &Arena, side: Side) -> Result<Outcome> {
             sub.send(raw::subscribe(sub.version, 3, &filters)).await
         };
         let (revoked, subscribed) = tokio::join!(scribe.done(&revoke), subscribing);
-        (revoked?, subscribed?);
+        revoked?;
+        subscribed?;
         tokio::time::sleep(BOUND).await;
         let mark = arena.mark();
         arena.put(&name, &mark, false).await?;

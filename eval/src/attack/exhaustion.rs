@@ -430,13 +430,13 @@ async fn churn(arena: &Arena, side: Side) -> Result<Outcome> {
     let mut n = 0_u64;
     while Instant::now() < deadline {
         n += 1;
-        if n % 20 == 0 {
+        if n.is_multiple_of(20) {
             let mut eve = arena.eve(side, V5).await?;
             let _ = eve.send(raw::DISCONNECT).await;
             continue;
         }
         let Ok(stream) = TcpStream::connect(address).await else { continue };
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             // Reset rather than closed.
             let _ = stream.set_zero_linger();
         }

@@ -34,6 +34,9 @@ pub struct Options {
     /// How long each attack of group D lasts.
     #[arg(long, default_value_t = 5)]
     pub seconds: u64,
+    /// The bound for the honest pair's 99th percentile.
+    #[arg(long, default_value_t = 100)]
+    pub p99_ms: u64,
     /// Leave the plain broker out.
     #[arg(long)]
     pub gateway_only: bool,
@@ -102,12 +105,14 @@ macro_rules! row {
 }
 pub(crate) use row;
 
-/// The honest pair's bounds.
-const P99: Duration = Duration::from_millis(100);
+/// The other bounds.
 const MEMORY: u64 = 200 * 1024 * 1024;
 const RECOVERY: Duration = Duration::from_secs(5);
 /// An attack that takes longer than this and its own time is one that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The honest pair is looked at for this long at least, or there would be next to nothing of it.
+const SHORTEST: Duration = Duration::from_millis(500);
 
 /// What was measured of one row on one side.
 #[derive(Clone, Debug)]
@@ -187,7 +192,7 @@ pub async fn run(options: &Options) -> Result<()> {
             told.push((*row, measured));
         }
     }
-    let broken = tell(&told, &wanted)?;
+    let broken = tell(options, &told, &wanted)?;
     if broken.is_empty() { Ok(()) } else { bail!("{}", broken.join("; ")) }
 }
 
@@ -196,7 +201,7 @@ async fn measure(arena: &Arena, row: &Row, side: Side) -> Result<Measured> {
     canary.until_running().await?;
     let pid = arena.pid(side);
     let base = process::resident(pid);
-    let before = arena.recorded().await;
+    let (before, logged) = (arena.recorded().await, arena.logged());
     let began = Instant::now();
     PEAK.store(base, Ordering::Relaxed);
     let watch = tokio::spawn(async move {
@@ -209,17 +214,18 @@ async fn measure(arena: &Arena, row: &Row, side: Side) -> Result<Measured> {
     let outcome = tokio::time::timeout(limit, (row.run)(arena, side)).await;
     let ended = Instant::now();
     watch.abort();
+    let longer = SHORTEST.saturating_sub(began.elapsed());
     let outcome = match outcome {
         Ok(outcome) => outcome?,
         Err(_) => bail!("the attack did not end in {limit:?}"),
     };
     let recovered = arena.honest_again(side, ended, RECOVERY * 2).await;
     // Enough of the time after it, so that the honest messages of its last moment have come.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let fate = canary.stop(began, ended).await;
+    tokio::time::sleep(longer + Duration::from_millis(300)).await;
+    let fate = canary.stop(began, ended + longer).await;
     let peak = PEAK.load(Ordering::Relaxed);
     let recorded =
-        if side == Side::FlyTrap { arena.told_since(&before).await } else { String::new() };
+        if side == Side::FlyTrap { arena.told_since(&before, logged).await } else { String::new() };
     Ok(Measured {
         outcome,
         recorded,
@@ -234,7 +240,7 @@ async fn measure(arena: &Arena, row: &Row, side: Side) -> Result<Measured> {
 /// Most resident octets seen during the attack that runs; there is only one at a time.
 static PEAK: AtomicU64 = AtomicU64::new(0);
 
-fn faults(row: &Row, of: &Measured) -> Vec<String> {
+fn faults(row: &Row, of: &Measured, most: Duration) -> Vec<String> {
     let mut faults = Vec::new();
     if let Outcome::Succeeded(what) = &of.outcome {
         faults.push(format!("{} got through: {what}", row.id));
@@ -242,7 +248,7 @@ fn faults(row: &Row, of: &Measured) -> Vec<String> {
     if row.honest != Honest::Interrupted && of.lost > 0 {
         faults.push(format!("{}: the honest pair lost {} of {}", row.id, of.lost, of.sent));
     }
-    if row.honest == Honest::Unharmed && of.p99 > P99 {
+    if row.honest == Honest::Unharmed && of.p99 > most {
         faults.push(format!("{}: the honest pair's p99 was {:?}", row.id, of.p99));
     }
     if of.grown > MEMORY {
@@ -255,6 +261,7 @@ fn faults(row: &Row, of: &Measured) -> Vec<String> {
 }
 
 fn tell(
+    options: &Options,
     told: &[(&Row, [Option<Measured>; 2])],
     wanted: &impl Fn(&str) -> bool,
 ) -> Result<Vec<String>> {
@@ -270,16 +277,21 @@ fn tell(
     ]);
     let (mut broken, mut raw) = (Vec::new(), Vec::new());
     for (row, [plain, trap]) in told {
-        let plain_word = match plain.as_ref().map(|of| &of.outcome) {
-            Some(Outcome::Succeeded(_)) => "succeeds",
-            Some(Outcome::Failed) => "fails",
-            Some(Outcome::Absent) | None => "-",
+        let most = Duration::from_millis(options.p99_ms);
+        let plain_word = match plain {
+            Some(Measured { outcome: Outcome::Succeeded(_), .. }) => "succeeds",
+            Some(Measured { outcome: Outcome::Absent, .. }) | None => "-",
+            // What it wanted it did not get, but honest clients had to suffer for it.
+            Some(of) if !faults(row, of, most).is_empty() => "harms others",
+            Some(_) => "fails",
         };
         let Some(of) = trap else { continue };
-        let faults = faults(row, of);
+        let faults = faults(row, of, most);
         let word = match &of.outcome {
             Outcome::Succeeded(what) => format!("SUCCEEDS: {what}"),
-            Outcome::Failed | Outcome::Absent if of.recorded.is_empty() => "blocked".to_owned(),
+            Outcome::Failed | Outcome::Absent if of.recorded.is_empty() => {
+                "blocked: there was nothing to refuse".to_owned()
+            }
             Outcome::Failed | Outcome::Absent => format!("blocked: {}", of.recorded),
         };
         table.row([

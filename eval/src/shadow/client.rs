@@ -427,7 +427,7 @@ impl Session {
         let at = Instant::now();
         for Pending { topic, retain, id, from } in self.pending.drain(..) {
             let session = self.session;
-            judge.saw(at, Sight::Published { session, topic, retain, id, from });
+            judge.saw(at, Sight::Published { session, topic, retain, id, from, to: at });
         }
     }
 

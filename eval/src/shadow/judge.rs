@@ -42,8 +42,15 @@ pub(super) enum Sight {
     WillFired { session: SessionId },
     /// A subscriber at the broker got a PUBLISH of a session.
     Heard { session: SessionId, topic: String, id: u64 },
-    /// A client's PUBLISH has been decided on; it was sent at `from`.
-    Published { session: SessionId, topic: String, retain: bool, id: u64, from: Instant },
+    /// A client's PUBLISH was sent at `from` and has been decided on by `to`.
+    Published {
+        session: SessionId,
+        topic: String,
+        retain: bool,
+        id: u64,
+        from: Instant,
+        to: Instant,
+    },
     /// A client's filter was refused; it was sent at `from`.
     FilterRefused { session: SessionId, filter: String, code: u8, from: Instant },
     /// CONNECT was answered with a refusal, or not at all.
@@ -123,6 +130,8 @@ pub struct Findings {
     pub withheld: u64,
     /// Things that only the time for a change to take effect makes right: allowed just before.
     pub within_the_bound: u64,
+    /// The most that the machine itself delayed what was judged, which is not held against the gateway, ms.
+    pub longest_delay_ms: f64,
     /// How often of what.
     pub faults: BTreeMap<String, u64>,
     /// The first of them, told.
@@ -137,6 +146,8 @@ pub struct Findings {
 const MOST_TOLD: usize = 40;
 /// Clients wait while more than this is to be judged.
 const BACKLOG: usize = 200_000;
+/// A refusal of the gateway's own may be this much earlier than what was sent before it is at the broker.
+const OVERTAKEN: Duration = Duration::from_secs(1);
 /// Sights may be queued this much after their moment.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -153,9 +164,11 @@ struct Inner {
     underway: HashMap<SessionId, HashMap<u64, (i32, String, Instant)>>,
     /// The session of each connection at the recorder.
     connections: HashMap<usize, SessionId>,
-    /// How late this program itself was, and when.
+    /// How late this program itself was, or the machine let the gateway run, and when.
     lags: VecDeque<(Instant, Duration)>,
     found: Findings,
+    /// When the spy was looked at last.
+    looked: Instant,
     plain: bool,
 }
 
@@ -179,6 +192,7 @@ impl Judge {
             connections: HashMap::new(),
             lags: VecDeque::new(),
             found: Findings::default(),
+            looked: Instant::now(),
             plain,
         };
         Self { inner: Arc::new(Mutex::new(inner)), seed }
@@ -215,7 +229,7 @@ impl Judge {
         self.lock().chain_known = until;
     }
 
-    /// This program ran late by so much.
+    /// This program ran late by so much, or the gateway had to wait for the machine.
     pub(super) fn lagged(&self, at: Instant, by: Duration) {
         let lags = &mut self.lock().lags;
         lags.push_back((at, by));
@@ -228,29 +242,32 @@ impl Judge {
         self.lock().found.clone()
     }
 
-    /// Takes what recorder and spy have, and judges what can be judged. `all`: nothing more will come.
-    pub(super) fn look(&self, recorder: &Recorder, spy: &Spy, all: bool) {
+    /// Takes what recorder and spy have, and judges what can be judged.
+    pub(super) fn look(&self, recorder: &Recorder, spy: &Spy) {
         let now = Instant::now();
         let (seen, heard) = (recorder.drain(), spy.drain());
         let mut inner = self.lock();
         for seen in seen {
             inner.read(seen);
         }
+        // The spy does not say when: after the last look at it, so that no will seems later than it was.
+        let heard_at = std::mem::replace(&mut inner.looked, now);
         for publish in heard {
             let Some(tag) = Tag::read(&publish.payload) else { continue };
-            let sight = if tag.is_will {
-                Sight::WillFired { session: tag.session }
+            let (at, sight) = if tag.is_will {
+                (heard_at, Sight::WillFired { session: tag.session })
             } else {
-                Sight::Heard { session: tag.session, topic: publish.topic, id: tag.id }
+                // Later than the recorder saw it, if the recorder did.
+                let (session, topic, id) = (tag.session, publish.topic, tag.id);
+                (Instant::now(), Sight::Heard { session, topic, id })
             };
-            inner.queue.push((now, sight));
+            inner.queue.push((at, sight));
         }
-        let horizon = if all { now } else { (now - SETTLE).min(inner.chain_known) };
-        let mut due: Vec<(Instant, Sight)> = Vec::new();
-        let (ready, later) =
-            std::mem::take(&mut inner.queue).into_iter().partition(|(at, _)| *at <= horizon);
+        let horizon = now.checked_sub(SETTLE).unwrap_or(now).min(inner.chain_known);
+        let queue = std::mem::take(&mut inner.queue);
+        let (mut due, later): (Vec<_>, Vec<_>) =
+            queue.into_iter().partition(|(at, _)| *at <= horizon);
         inner.queue = later;
-        due.extend::<Vec<_>>(ready);
         due.sort_by_key(|(at, _)| *at);
         for (at, sight) in due {
             inner.judge(at, sight, self.seed);
@@ -346,9 +363,11 @@ impl Inner {
     }
 
     fn slack(&self, at: Instant) -> Duration {
-        let from = at.checked_sub(Duration::from_millis(500)).unwrap_or(at);
-        let near = self.lags.iter().filter(|(then, _)| *then >= from && *then <= at + SETTLE);
-        near.map(|(_, by)| *by).max().unwrap_or_default()
+        // What happened before has been made up for by then. A wait is told when it is over.
+        let from = at.checked_sub(Duration::from_millis(300)).unwrap_or(at);
+        let near = self.lags.iter().rev().skip_while(|(then, _)| *then > at + SETTLE / 2);
+        let near = near.take_while(|(then, _)| *then >= from);
+        near.map(|(_, by)| *by).sum()
     }
 
     fn fault(&mut self, fault: Fault, seed: u64, what: &str) {
@@ -379,9 +398,10 @@ impl Inner {
             return self.fault(fault, seed, &format!("{what} by nobody that is known"));
         };
         let slack = self.slack(at);
+        self.found.longest_delay_ms = self.found.longest_delay_ms.max(slack.as_secs_f64() * 1000.0);
         let check = |acl: &Acl, now| allows(acl, &who, now);
         let Err(no) = self.timeline.possible(at, at, slack, check) else {
-            if !self.timeline.certain(at, at, check) {
+            if !self.timeline.certain(at, at, Duration::ZERO, check) {
                 self.found.within_the_bound += 1;
             }
             return;
@@ -394,7 +414,7 @@ impl Inner {
             None => "not allowed at any time near".to_owned(),
         };
         let what = format!(
-            "client {} session {}: {what}: {no:?}, {late} (own lag {slack:?}, key {}, wallet {})",
+            "client {} session {}: {what}: {no:?}, {late} (the machine's own delay {slack:?}, key {}, wallet {})",
             session.0, session.1, who.key, who.wallet
         );
         self.fault(fault, seed, &what);
@@ -408,7 +428,8 @@ impl Inner {
         allows: impl Fn(&Acl, &Who, u64) -> Result<(), No>,
     ) -> bool {
         let Some(who) = self.who(session) else { return false };
-        self.timeline.certain(from, to, |acl, now| {
+        let slack = self.slack(from).max(self.slack(to));
+        self.timeline.certain(from, to, slack, |acl, now| {
             // Before a CONNECT has succeeded the wallet is what the chain says at that moment.
             let wallet = acl.wallet_of(who.key);
             allows(acl, &Who { wallet, ..who }, now)
@@ -495,11 +516,18 @@ impl Inner {
                     self.fault(Fault::PastTheGateway, seed, &what);
                 }
             }
-            Sight::Published { session, topic, retain, id, from } => {
+            Sight::Published { session, topic, retain, id, from, to } => {
+                let is_forwarded = self.forwarded.contains(&id);
+                if !is_forwarded && at == to {
+                    // What the gateway answers itself overtakes what it forwards, so it is looked for again.
+                    let again = Sight::Published { session, topic, retain, id, from, to };
+                    self.queue.push((at + OVERTAKEN, again));
+                    return;
+                }
                 self.found.publishes += 1;
-                if self.forwarded.contains(&id) {
+                if is_forwarded {
                     self.found.publishes_forwarded += 1;
-                } else if self.was_certain(session, from, at, |acl, who, now| {
+                } else if self.was_certain(session, from, to, |acl, who, now| {
                     acl.may(who, Right::Publish, &topic, retain, now)
                 }) {
                     let what = format!(

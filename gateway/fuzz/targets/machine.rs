@@ -133,7 +133,13 @@ fuzz_target!(|data: &[u8]| {
     let read = read_from_broker(version, frame(accepted, 100).expect("a packet").expect("a whole one"));
     let Ok(FromBroker::ConnAck(connack)) = read else { panic!("a CONNACK") };
     let deny_action = if mode & 128 != 0 { DenyAction::Close } else { DenyAction::Acknowledge };
-    let terms = Terms { deny_action, max_packet_octets: LIMIT, max_subscriptions: 5 };
+    let terms = Terms {
+        deny_action,
+        max_packet_octets: LIMIT,
+        max_subscriptions: 5,
+        max_in_flight: 8,
+        session_expiry_cap: 60,
+    };
     let mut ground = Ground { version, who, view: VIEWS[0].clone(), now: NOW, broker_knows: BTreeMap::new(), client_knows: BTreeMap::new() };
     let (mut elapsed, mut end) = (0_u64, None);
     let clock = |now, elapsed| Clock { now, elapsed: Duration::from_secs(elapsed) };

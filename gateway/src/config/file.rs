@@ -314,11 +314,11 @@ impl Default for Rates {
         let mib = 1024 * 1024;
         Self {
             burst: Spanned::new(0..0, Span(Duration::from_secs(10))),
-            session_messages: 5_000,
-            session_octets: 8 * mib,
+            session_messages: 50_000,
+            session_octets: 64 * mib,
             session_requests: 200,
-            wallet_messages: 50_000,
-            wallet_octets: 64 * mib,
+            wallet_messages: 500_000,
+            wallet_octets: 512 * mib,
             connects: 200,
         }
     }

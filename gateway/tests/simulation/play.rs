@@ -780,6 +780,9 @@ fn machine(terms: &Terms, who: Principal, world: &World) -> Machine {
         },
         max_packet_octets: terms.most_octets,
         max_subscriptions: terms.most_subscriptions,
+        // Bounds of their own subject, out of this model's reach.
+        max_in_flight: u16::MAX,
+        session_expiry_cap: u32::MAX,
     };
     let clock = Clock { now: world.now, elapsed: Duration::ZERO };
     Machine::new(who, &connect, &connack, machine_terms, Arc::clone(&world.view()), clock)
