@@ -38,8 +38,10 @@ pub(crate) async fn site(program: &Path) -> Result<Site> {
 
 /// The gateway, with the sink for its broker and otherwise as an operator would have it.
 pub(crate) async fn gateway(site: &Site, sink: SocketAddr, chain: &str) -> Result<Gateway> {
-    let overrides =
-        format!("[chain]\n{chain}\n[broker]\naddress = \"{sink}\"\n[audit]\ninterval = \"15s\"\n");
+    let overrides = format!(
+        "[chain]\n{chain}\n[broker]\naddress = \"{sink}\"\n[audit]\ninterval = \"15s\"\n\
+            [rates]\nsession_messages = 0\nsession_octets = 0\nwallet_messages = 0\nwallet_octets = 0\n"
+    );
     site.start_gateway("gateway", &site.wallets.gateway, &overrides).await
 }
 

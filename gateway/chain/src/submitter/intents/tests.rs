@@ -81,8 +81,8 @@ fn a_lifted_ban_that_has_not_taken_off_goes_nowhere_and_its_neighbours_go_on() {
     let mut land = |wanted: Intent| {
         let batch = queue.batch(NOW, usize::MAX, |_| false).unwrap().unwrap();
         assert_eq!(batch.content, wanted);
-        queue.take_off(flight(batch.sequences)).unwrap();
-        queue.land().unwrap();
+        queue.take_off(flight(batch.sequences), NOW * 1000).unwrap();
+        queue.land(landed(1)).unwrap();
     };
     land(Intent::Bans(vec![ban(2, NOW + 60)]));
     land(Intent::Lifts(vec![lifted]));
@@ -97,13 +97,29 @@ fn a_ban_in_the_air_stays_what_it_is_and_is_lifted_after_it_has_landed() {
     let mut queue = open(dir.path());
     queue.push(Intent::Bans(vec![ban(1, NOW + 60)])).unwrap();
     let batch = queue.batch(NOW, usize::MAX, |_| false).unwrap().unwrap();
-    queue.take_off(flight(batch.sequences)).unwrap();
+    queue.take_off(flight(batch.sequences), NOW * 1000).unwrap();
     let lifted = ban(1, 0).subject;
     queue.push(Intent::Lifts(vec![lifted])).unwrap();
     assert!(queue.holds_ban(lifted), "it may be mined at any moment");
-    queue.land().unwrap();
+    queue.land(landed(1)).unwrap();
     let batch = queue.batch(NOW, usize::MAX, |_| false).unwrap().unwrap();
     assert_eq!(batch.content, Intent::Lifts(vec![lifted]));
+}
+
+/// The chain still has the ban that is to be lifted: that must not make the one after the lift look needless.
+#[test]
+fn a_ban_behind_a_lift_of_the_same_is_kept_though_the_chain_has_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    let lifted = ban(1, 0).subject;
+    queue.push(Intent::Lifts(vec![lifted])).unwrap();
+    queue.push(Intent::Bans(vec![ban(1, NOW + 120)])).unwrap();
+    let batch = queue.batch(NOW, usize::MAX, |_| true).unwrap().unwrap();
+    assert_eq!(batch.content, Intent::Lifts(vec![lifted]));
+    queue.take_off(flight(batch.sequences), NOW * 1000).unwrap();
+    queue.land(landed(1)).unwrap();
+    let batch = queue.batch(NOW, usize::MAX, |_| false).unwrap().unwrap();
+    assert_eq!(batch.content, Intent::Bans(vec![ban(1, NOW + 120)]));
 }
 
 fn files(path: &Path) -> Vec<PathBuf> {
