@@ -119,24 +119,21 @@ impl Machine {
             Ok(permit) => permit,
             Err(denial) => return self.refuse(publish, &denial, to_client),
         };
+        let mut spelt = Vec::new();
+        if publish.topic.is_empty() && !self.client_aliases.is_shared(alias) {
+            rewrite_publish(self.version, publish, topic, publish.retain, &mut spelt);
+            // The name makes the packet longer than the client could know, and a broker would end the session for it [MQTT-3.2.2-15].
+            if spelt.len() > self.broker_takes {
+                return self.answer_publish(publish, reason::QUOTA_EXCEEDED, None, to_client);
+            }
+        }
         if let Some(id) = publish.packet_id {
             self.expect_answer(id, publish.qos, publish.dup)?;
         }
-        // Asked again, as the topic may not be held on to while answers are counted.
-        let Some(topic) = self.client_aliases.topic(alias) else {
-            return Err(End::ClientAlias);
-        };
-        if publish.topic.is_empty() && !self.client_aliases.is_shared(alias) {
-            let out = to_broker.buffer();
-            let start = out.len();
-            rewrite_publish(self.version, publish, topic, publish.retain, out);
-            // The name makes the packet longer than the client could know, and a broker would end the session for it [MQTT-3.2.2-15].
-            if out.len() - start > self.broker_takes {
-                out.truncate(start);
-                return self.answer_publish(publish, reason::QUOTA_EXCEEDED, None, to_client);
-            }
-        } else {
+        if spelt.is_empty() {
             to_broker.forward(at);
+        } else {
+            to_broker.buffer().extend_from_slice(&spelt);
         }
         self.client_aliases.share(alias);
         self.spend_on_broker(permit, publish.payload.len());
