@@ -92,6 +92,9 @@ pub enum Change {
     },
 }
 
+/// Ends of what is allowed, by right and by state.
+type Verdicts = [[Option<u64>; 2]; 2];
+
 #[derive(Debug, Clone)]
 struct Topic {
     owner: Address,
@@ -473,7 +476,7 @@ pub struct World {
     /// What each filter matches.
     names: HashMap<(Address, String), Arc<[String]>>,
     /// Of head and settled state, see [`Rules::filter_until`].
-    verdicts: HashMap<(Address, Option<Country>, String), [[Option<u64>; 2]; 2]>,
+    verdicts: HashMap<(Address, Option<Country>, String), Verdicts>,
 }
 
 impl World {
