@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use alloy_primitives::B256;
 use flytrap_policy::{BanLedger, BanLimit, Origin, View};
 use tracing::{info, warn};
 
@@ -252,6 +253,11 @@ impl Door {
         }
         inner.banned.retain(|_, banned| banned.on_trial.is_some() || now < banned.until);
         lifted
+    }
+
+    /// What stands for an origin on chain and in records.
+    pub fn pseudonym(&self, origin: Origin) -> B256 {
+        self.bans.pseudonym(&Subject::Origin(origin)).unwrap_or_default()
     }
 }
 

@@ -8,6 +8,7 @@
 //! it all, [`health`] says how it is.
 
 pub mod arrival;
+pub mod audit;
 pub mod bans;
 pub mod check;
 pub mod conduct;

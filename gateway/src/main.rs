@@ -12,7 +12,7 @@ use bans_command::BansCommand;
 use clap::{Args, Parser, Subcommand};
 use eyre::{WrapErr as _, eyre};
 use flytrap_gateway::config::Config;
-use flytrap_gateway::{check, health, server, tls};
+use flytrap_gateway::{audit, check, health, server, tls};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -59,6 +59,17 @@ enum Command {
         place: Place,
         #[command(subcommand)]
         what: BansCommand,
+    },
+    /// Write the anchored records as a file that `flytrap audit verify` checks. The gateway may be running.
+    Export {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Where to; standard output if not given.
+        #[arg(long, value_name = "PATH")]
+        out: Option<PathBuf>,
+        /// Number of the first interval to write.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        from: u64,
     },
     /// Ask a running gateway whether it is ready. Ends with 0 only if it is.
     Health {
@@ -156,6 +167,13 @@ fn act(command: Command) -> eyre::Result<ExitCode> {
             let state_dir = place.state_dir()?;
             let runtime = runtime()?;
             runtime.block_on(bans_command::act(&state_dir, what))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Export { config, out, from } => {
+            let config = Config::load(&config.path())?;
+            let runtime = runtime()?;
+            let exported = runtime.block_on(audit::export(&config, from, out.as_deref()))?;
+            eprintln!("{exported}");
             Ok(ExitCode::SUCCESS)
         }
         Command::Health { address, timeout } => {

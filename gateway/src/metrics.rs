@@ -45,6 +45,10 @@ pub struct Metrics {
     sessions_ended: Family<EndLabel, Counter>,
     /// Alerts and bans that did not fit and were only counted.
     pub notes_dropped: Counter,
+    /// Records written.
+    pub records: Counter,
+    /// Records that the disk does not take.
+    pub records_waiting: Gauge,
     /// Times that the certificates of a listener were read again, by outcome.
     pub tls_reloads: Family<ReloadLabel, Counter>,
     /// Dials to the broker, by outcome.
@@ -187,6 +191,8 @@ impl Metrics {
             throttled: Family::default(),
             sessions_ended: Family::default(),
             notes_dropped: Counter::default(),
+            records: Counter::default(),
+            records_waiting: Gauge::default(),
             tls_reloads: Family::default(),
             broker_dials: Family::default(),
             traffic: TrafficCounters::register(registry),
@@ -248,6 +254,12 @@ impl Metrics {
             "notes_dropped",
             "Alerts and bans that did not fit and were only counted",
             m.notes_dropped.clone(),
+        );
+        registry.register("records", "Records written", m.records.clone());
+        registry.register(
+            "records_waiting",
+            "Records that cannot be written",
+            m.records_waiting.clone(),
         );
         registry.register(
             "tls_reloads",

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy_primitives::Address;
 use flytrap_chain::signer::SignerError;
 use flytrap_chain::{
     Deployment, DeploymentError, FollowError, Follower, FollowerConfig, Submitter, SubmitterConfig,
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
+use crate::audit::{self, Audit, Store, StoreError};
 use crate::bans::control::{self, Office};
 use crate::bans::{Bans, OnChain, Shelf, Unreadable};
 use crate::conduct::Conduct;
@@ -96,6 +98,9 @@ pub enum ServerError {
         "control socket in `state_dir`: {0}; make it a directory on a file system that has sockets"
     )]
     Control(io::Error),
+    /// The records.
+    #[error(transparent)]
+    Records(#[from] StoreError),
     /// Health and metrics can no longer be served.
     #[error("health and metrics cannot be served: {0}")]
     Health(io::Error),
@@ -156,6 +161,9 @@ pub async fn run(
         }
     };
     let submitter_health = submitter.as_ref().map(|(_, handle)| handle.health());
+    let gateway = submitter.as_ref().map_or(Address::ZERO, |(_, handle)| handle.address());
+    let records = audit::file_in(&config.state_dir, gateway);
+    let (audit, writer) = Audit::new(Store::open(&records, gateway, pseudonym_key.clone())?);
     let (shelf, left) = Shelf::open(&config.state_dir, mirror.now())?;
     let bans = Arc::new(Bans::new(pseudonym_key, left));
     let control = control::bind(&config.state_dir).map_err(ServerError::Control)?;
@@ -208,6 +216,7 @@ pub async fn run(
         conduct: conduct.clone(),
         log,
         outbox: outbox.clone(),
+        audit,
         metrics: metrics.clone(),
         upstreams: upstreams.clone(),
         wallet_desk,
@@ -219,6 +228,20 @@ pub async fn run(
     // `after` ends what sessions and the outbox need while they end; `last` ends the submitter.
     let (after, last) = (CancellationToken::new(), CancellationToken::new());
     let (mut parts, mut outward) = (Parts::default(), Parts::default());
+    let terms = audit::Terms {
+        gateway,
+        interval: config.audit.interval,
+        mirror: mirror.clone(),
+        metrics: metrics.clone(),
+    };
+    let anchors = submitter.as_ref().map(|(_, handle)| handle.clone());
+    parts.spawn("records", {
+        let after = after.clone();
+        async move {
+            writer.run(terms, anchors, after).await;
+            Ok(())
+        }
+    });
     parts.spawn("follower", {
         let after = after.clone();
         async move { follower.run(after).await.map_err(ServerError::from) }

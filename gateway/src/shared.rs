@@ -8,6 +8,7 @@ use flytrap_policy::credential::Site;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::conduct::Conduct;
 use crate::config::{Config, ListenerConfig};
 use crate::door::{Door, Trial};
@@ -35,6 +36,8 @@ pub struct Shared {
     pub log: Arc<LogBudget>,
     /// Where alerts for the chain go.
     pub outbox: Outbox,
+    /// Where records are left.
+    pub audit: Audit,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The ways to the broker.

@@ -308,19 +308,21 @@ fn next<'a>(
     events: impl Iterator<Item = (Stamp, &'a Event)>,
     revisions: &mut u64,
 ) -> Result<Entry, ChainError> {
-    let mut registry = None;
-    for (stamp, event) in events.filter(|(_, event)| event.changes_state()) {
+    let (mut registry, mut decides) = (None, false);
+    for (stamp, event) in events.filter(|(_, event)| event.is_remembered()) {
+        // Anchors are remembered, but no decision looks at them: sessions need not judge again.
+        decides |= event.changes_state();
         registry
             .get_or_insert_with(|| Registry::clone(&below.registry))
             .apply(event, stamp)
             .map_err(|source| ChainError::Inconsistent { height: stamp.height, source })?;
     }
-    let (registry, revision) = match registry {
-        Some(changed) => {
-            *revisions += 1;
-            (Arc::new(changed), *revisions)
-        }
-        None => (below.registry.clone(), below.revision),
+    let registry = registry.map_or_else(|| below.registry.clone(), Arc::new);
+    let revision = if decides {
+        *revisions += 1;
+        *revisions
+    } else {
+        below.revision
     };
     Ok(Entry { height: header.height, hash: header.hash, time, registry, revision })
 }

@@ -36,8 +36,8 @@ pub use rpc::{Rpc, RpcError};
 pub use sight::Sight;
 pub use signer::Signer;
 pub use submitter::{
-    Alarm, AlertRecord, Ban, BanSubject, Intent, IntentId, SubmitError, Submitter, SubmitterConfig,
-    SubmitterError, SubmitterHandle, SubmitterHealth,
+    Alarm, AlertRecord, Anchor, Ban, BanSubject, Intent, IntentId, SubmitError, Submitter,
+    SubmitterConfig, SubmitterError, SubmitterHandle, SubmitterHealth,
 };
 pub use transact::{Done, TransactError};
 pub use wallet::{Wallet, WalletError};

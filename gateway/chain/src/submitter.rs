@@ -78,6 +78,19 @@ pub struct AlertRecord {
     pub evidence: B256,
 }
 
+/// The anchor of a batch of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// Its number among this gateway's anchors, from 1.
+    pub sequence: u64,
+    /// Root of the batch.
+    pub root: B256,
+    /// Root of the anchor before, zero for the first.
+    pub previous: B256,
+    /// How many records.
+    pub count: u64,
+}
+
 /// Something to put on chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -88,6 +101,8 @@ pub enum Intent {
     Lifts(Vec<BanSubject>),
     /// Alerts, in `IAuditLog`.
     Alerts(Vec<AlertRecord>),
+    /// An anchor, there too. The same one twice is one; which sequence numbers the chain has is its caller's to know.
+    Anchor(Anchor),
 }
 
 impl Intent {
@@ -228,6 +243,7 @@ pub struct SubmitterHandle {
     queue: Arc<StdMutex<Queue>>,
     wake: Arc<Notify>,
     health: Arc<SubmitterHealth>,
+    pub(crate) address: Address,
 }
 
 impl SubmitterHandle {
@@ -252,6 +268,12 @@ impl SubmitterHandle {
     /// Whether a ban against `subject` waits to be put on chain. False if the submitter has stopped.
     pub async fn holds_ban(&self, subject: BanSubject) -> bool {
         self.with(move |queue| queue.holds_ban(subject)).await.unwrap_or(false)
+    }
+
+    /// Who signs: by this the chain knows the gateway.
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        self.address
     }
 
     /// How it is doing.

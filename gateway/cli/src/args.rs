@@ -636,6 +636,24 @@ pub(crate) enum AuditAbout {
     },
     /// Everything about the broker.
     Broker,
+    /// Check a gateway's exported records against the anchors on chain. Ends with 0 only if nothing was changed or left out.
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The file, as `flytrap-gateway export` writes it.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Show the records about this topic (name or id).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Option<String>,
+    /// Show the records about this wallet.
+    #[arg(long, value_parser = units::address, value_name = "WALLET")]
+    pub(crate) wallet: Option<Address>,
+    /// Show all records.
+    #[arg(long)]
+    pub(crate) show: bool,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ use crate::context::id_of;
 use crate::countries::rule_text;
 use crate::tell::{self, safe};
 use crate::units::{Moment, ether, offer_text, span, utc, word};
+use crate::verify;
 
 /// Which part of the past.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +49,9 @@ pub(crate) struct Names {
 
 /// `flytrap audit …`
 pub(crate) async fn audit(global: &Global, args: &AuditArgs) -> Result<()> {
+    if let AuditAbout::Verify(args) = &args.about {
+        return verify::verify(global, args).await;
+    }
     let contracts = global.contracts().await?;
     let mut names = Names::default();
     let mut question = Question {
@@ -65,7 +69,7 @@ pub(crate) async fn audit(global: &Global, args: &AuditArgs) -> Result<()> {
             }
         }
         AuditAbout::Wallet { wallet } => question.wallet = Some(*wallet),
-        AuditAbout::Broker => {}
+        AuditAbout::Broker | AuditAbout::Verify(_) => {}
     }
     let story = story(&contracts, &question, &mut names).await?;
     if global.json {

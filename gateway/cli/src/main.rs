@@ -13,6 +13,7 @@ mod explain;
 mod settings;
 mod tell;
 mod units;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -393,8 +393,13 @@ impl Event {
         }
     }
 
-    /// Can the event change what a [`Registry`](crate::Registry) answers? Those that cannot need no new version of
-    /// the view.
+    /// Does a [`Registry`](crate::Registry) keep anything of it?
+    #[must_use]
+    pub const fn is_remembered(&self) -> bool {
+        self.changes_state() || matches!(self, Self::Anchored { .. })
+    }
+
+    /// Can the event change a decision? Those that cannot need no new version of the view.
     #[must_use]
     pub const fn changes_state(&self) -> bool {
         !matches!(

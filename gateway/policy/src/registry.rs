@@ -42,6 +42,8 @@ pub struct Registry {
     sale_fee: Fee,
     registrars: OrdSet<Address>,
     gateways: OrdMap<Address, Arc<str>>,
+    /// The last anchor of each gateway that ever made one: its number and root.
+    anchors: OrdMap<Address, (u64, B256)>,
     origin_bans: OrdMap<B256, u64>,
     /// Origin bans that have ended are dropped when there are this many.
     origin_bans_sweep_at: usize,
@@ -77,6 +79,7 @@ impl Registry {
             sale_fee: Fee::default(),
             registrars: OrdSet::new(),
             gateways: OrdMap::new(),
+            anchors: OrdMap::new(),
             origin_bans: OrdMap::new(),
             origin_bans_sweep_at: apply::ORIGIN_BANS_SWEEP_AT,
             parties: Table::new(),
@@ -132,6 +135,12 @@ impl Registry {
     #[must_use]
     pub fn is_gateway(&self, key: Address) -> bool {
         self.gateways.contains_key(&key)
+    }
+
+    /// Number and root of the last anchor that this gateway made; 0 and zero if it made none.
+    #[must_use]
+    pub fn last_anchor(&self, gateway: Address) -> (u64, B256) {
+        self.anchors.get(&gateway).copied().unwrap_or_default()
     }
 
     /// Wei per day that a publish grant costs.

@@ -261,6 +261,12 @@ impl View {
                 .is_some_and(|settled| settled.origin_banned_until(pseudonym, now).is_some())
     }
 
+    /// Number and root of the last anchor of this gateway that has settled; 0 and zero if none has.
+    #[must_use]
+    pub fn anchored(&self, gateway: Address) -> (u64, B256) {
+        self.settled.last_anchor(gateway)
+    }
+
     /// Whose rights count when this key has proved itself.
     pub(crate) fn wallet_behind(&self, key: Address, now: u64) -> Result<Address, Refusal> {
         let wallet = |registry: &Registry| match registry.device(key) {

@@ -79,7 +79,8 @@ impl Machine {
         if rest.qos == QoS::ExactlyOnce {
             self.resumes(rest.packet_id);
         }
-        self.spend_on_client(permit, rest.payload.len());
+        self.rearm |= self.tallies.spend(permit, raw.topic(), rest.payload.len(), self.clock);
+        self.count_to_client(rest.payload.len());
         to_client.forward(at);
         Ok(())
     }
@@ -133,12 +134,14 @@ impl Machine {
         } else {
             to_client.forward(at);
         }
+        self.rearm |=
+            self.tallies.spend(permit, topic.as_bytes(), publish.payload.len(), self.clock);
         self.broker_aliases.share(alias);
         self.answers_due = self.answers_due.saturating_add(publish.packet_id.is_some().into());
         if publish.qos == QoS::ExactlyOnce {
             self.resumes(publish.packet_id);
         }
-        self.spend_on_client(permit, publish.payload.len());
+        self.count_to_client(publish.payload.len());
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use flytrap_policy::credential::{
     ADDRESS_PROPERTY, Challenge, METHOD, Presented, Refusal, TOKEN_PROPERTY,
 };
 use flytrap_policy::{Action, AlertKind, Denial, Offence, Principal};
+use flytrap_record::Kind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, info, warn};
@@ -24,6 +25,7 @@ use super::consent::{self, Consent};
 use super::machine::{Clock, Machine, Terms};
 use super::proof::{Prover, Step, Unproven};
 use super::pump::{Pump, Side};
+use crate::audit::{Happening, Who};
 use crate::conduct::{Stay, Turned};
 use crate::config::BrokerCredentials;
 use crate::shared::{Peer, Shared};
@@ -37,8 +39,8 @@ pub(super) struct Opened {
     pub(super) principal: Principal,
     pub(super) carried: Carried,
     pub(super) stay: Stay,
-    /// Client id as sent, where the session may be proved again: signatures cover it.
-    pub(super) client_id: Option<Box<str>>,
+    /// Client id as sent: signatures cover it, and the record names it.
+    pub(super) client_id: Box<str>,
 }
 
 /// Why there is no session.
@@ -150,7 +152,7 @@ struct Negotiated {
     broker: Stream,
     machine: Machine,
     principal: Principal,
-    client_id: Option<Box<str>>,
+    client_id: Box<str>,
     carried: Carried,
     stay: Stay,
     /// What followed the last packet of the handshake, of either side.
@@ -229,6 +231,18 @@ async fn negotiate(
                 1,
                 now,
             );
+            let origin = shared.door.pseudonym(peer.origin);
+            let client_id = connect.client_id.into();
+            shared.audit.note(&Happening {
+                kind: Kind::WillRefused,
+                rule: denial.rule(),
+                topic_id: denial.topic_id(),
+                count: 1,
+                at: now,
+                height: view.height,
+                who: Some(&Who { principal, session: 0, origin, client_id }),
+                origin,
+            });
             Refused::Denied { version, denial }
         })?;
     }
@@ -307,7 +321,7 @@ async fn negotiate(
     };
     let clock = Clock { now, elapsed: Duration::ZERO };
     let machine = Machine::new(principal, &connect, &connack, terms, view, clock);
-    let client_id = is_enhanced.then(|| connect.client_id.into());
+    let client_id = connect.client_id.into();
     Ok(Negotiated { broker, machine, principal, client_id, carried, stay, carry, broker_carry })
 }
 

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use flytrap_mqtt::{ConnAck, Connect, Malformed, Version, encode, reason};
-use flytrap_policy::{Action, AlertKind, Denial, Permit, Principal, View};
+use flytrap_policy::{Action, AlertKind, Denial, Principal, View};
 
 use super::alias::Aliases;
 use super::lane::Lane;
 use super::leases::Leases;
 use super::packet_ids::{AnswerOrder, PacketIds};
 use super::renewal::{Renewal, Step};
+use super::tally::{Tallies, Tally};
 use crate::config::DenyAction;
 use crate::metrics::Traffic;
 
@@ -257,6 +258,8 @@ pub struct Machine {
     expires_at_once: bool,
 
     notes: Vec<Note>,
+    /// What went through on sensitive topics.
+    pub(super) tallies: Tallies,
     /// What was forwarded and refused since the driver last took it.
     pub traffic: Traffic,
     /// What the client has used since the driver last took it.
@@ -330,6 +333,7 @@ impl Machine {
             client_pings: 0,
             own_ping: None,
             notes: Vec::new(),
+            tallies: Tallies::default(),
             traffic: Traffic::default(),
             used: Used::default(),
         }
@@ -586,7 +590,7 @@ impl Machine {
         let said_goodbye = matches!(end, End::ClientLeft | End::BrokerLeft);
         // A ban may hold here before the chain has it.
         let is_banned = matches!(end, End::Denied(Denial::Banned { .. }));
-        let may_fire = is_trusted && !is_banned && self.will_may_fire();
+        let may_fire = is_trusted && (self.will.is_none() || !is_banned) && self.will_may_fire();
         if !said_goodbye && !may_fire {
             encode::disconnect(self.version, reason::SUCCESS, None, to_broker);
         }
@@ -670,17 +674,28 @@ impl Machine {
         std::mem::take(&mut self.notes)
     }
 
-    /// Spends a permit to publish: only what has one is forwarded.
+    /// When [`Machine::take_tallies`] is due, on the clock of [`Clock::elapsed`]; `None` if there is nothing to take.
+    #[must_use]
+    pub fn tallies_due(&self, interval: Duration) -> Option<Duration> {
+        self.tallies.due(interval)
+    }
+
+    /// Takes what went through on sensitive topics since the last time.
+    pub fn take_tallies(&mut self) -> Vec<Tally> {
+        self.tallies.take()
+    }
+
+    /// Counts a message that had a permit, see [`Tallies::spend`].
     #[inline]
-    pub(super) fn spend_on_broker(&mut self, _permit: Permit, payload: usize) {
+    pub(super) fn count_to_broker(&mut self, payload: usize) {
         self.has_published = true;
         self.traffic.publishes_allowed += 1;
         self.traffic.payload_to_broker += payload as u64;
     }
 
-    /// Spends a permit to deliver.
+    /// The same the other way.
     #[inline]
-    pub(super) fn spend_on_client(&mut self, _permit: Permit, payload: usize) {
+    pub(super) fn count_to_client(&mut self, payload: usize) {
         self.traffic.deliveries_allowed += 1;
         self.traffic.payload_to_client += payload as u64;
     }

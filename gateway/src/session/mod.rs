@@ -16,6 +16,7 @@ mod proof;
 mod pump;
 mod renewal;
 mod run;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod uplink;
@@ -25,3 +26,4 @@ pub use machine::{Clock, End, Machine, Note, Terms, Used};
 pub use pace::{Pace, Rates, WalletUse};
 pub use renewal::Step;
 pub use run::run;
+pub use tally::Tally;

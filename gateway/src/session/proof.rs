@@ -8,7 +8,9 @@ use flytrap_policy::credential::{
     Accepts, Challenge, Claim, Finding, Proven, Refusal, authenticate, judge_answer,
 };
 use flytrap_policy::{CredentialKind, Principal};
+use flytrap_record::Kind;
 
+use crate::audit::Happening;
 use crate::shared::{Peer, Shared};
 
 /// Why nothing is proved.
@@ -83,6 +85,17 @@ impl Prover<'_> {
         self.shared.metrics.authenticated(step.word(), refusal.rule());
         if refusal.blames_client() {
             self.shared.door.failed(self.peer, refusal.rule());
+            let mirror = &self.shared.mirror;
+            self.shared.audit.note(&Happening {
+                kind: Kind::ProofFailed,
+                rule: refusal.rule(),
+                topic_id: None,
+                count: 1,
+                at: mirror.now(),
+                height: mirror.peek().height,
+                who: None,
+                origin: self.shared.door.pseudonym(self.peer.origin),
+            });
         }
         match step {
             Step::Secret => Unproven::Secret(refusal),

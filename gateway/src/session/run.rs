@@ -17,6 +17,7 @@ use super::pace::Pace;
 use super::proof::{self, Prover, Unproven};
 use super::pump::{Pump, Stop, World};
 use super::renewal::Step;
+use crate::audit::{self, Happening, Who};
 use crate::conduct::Stay;
 use crate::metrics::AuthorizationLabel;
 use crate::shared::{Peer, Shared};
@@ -47,8 +48,14 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
     let at = shared.conduct.since_start(began);
     let pace = Pace::new(shared.config.rates, stay.wallet.clone(), at);
     let prover = Prover { peer: &peer, shared: &shared };
-    let proofs = Proofs { prover, client_id: client_id.unwrap_or_default(), nonce: B256::ZERO };
-    let session = Session { pump, machine, pace, stay, principal, proofs, shared: &shared, began };
+    let who = Who {
+        principal,
+        session: shared.audit.next_session(),
+        origin: shared.door.pseudonym(peer.origin),
+        client_id,
+    };
+    let proofs = Proofs { prover, nonce: B256::ZERO };
+    let session = Session { pump, machine, pace, stay, who, proofs, shared: &shared, began };
     let end = session.live().await;
     shared.metrics.sessions.dec();
     shared.metrics.session_ended(end.word());
@@ -62,7 +69,7 @@ struct Session<'a> {
     machine: Machine,
     pace: Pace,
     stay: Stay,
-    principal: Principal,
+    who: Who,
     proofs: Proofs<'a>,
     shared: &'a Shared,
     began: Instant,
@@ -71,7 +78,6 @@ struct Session<'a> {
 /// What a proof of a live session is judged with.
 struct Proofs<'a> {
     prover: Prover<'a>,
-    client_id: Box<str>,
     /// The question that the client has to answer.
     nonce: B256,
 }
@@ -131,6 +137,11 @@ impl<'a> Session<'a> {
             if let Err(end) = woken {
                 break end;
             }
+            let due = self.machine.tallies_due(shared.config.audit.interval);
+            if due.is_some_and(|due| self.began.elapsed() >= due) {
+                // Nothing is read meanwhile: what must be recorded goes no faster than the disk.
+                shared.audit.access(&self.who, self.machine.take_tallies()).await;
+            }
             if Timer::now() >= round {
                 round = Timer::now() + ROUND;
                 if let Some(end) = stalls.check(&self.pump) {
@@ -144,8 +155,7 @@ impl<'a> Session<'a> {
 
     /// Acts on a step of the client's towards a new proof.
     fn judge(&mut self, step: Step) -> Result<Option<Judging<'a>>, End> {
-        let Proofs { prover, client_id, .. } = &self.proofs;
-        let (prover, client_id) = (*prover, client_id.clone());
+        let (prover, client_id) = (self.proofs.prover, self.who.client_id.clone());
         let server = prover.shared.config.name.as_deref();
         Ok(match (step, server) {
             (Step::Secret(data), _) => Some(Box::pin(async move {
@@ -211,7 +221,8 @@ impl<'a> Session<'a> {
     fn wake(&self, world: &World<'_>) -> Timer {
         let (alive, rights) = self.machine.deadline();
         let clock = world.clock();
-        let alive = [alive, self.pace.held_until()].into_iter().flatten().min();
+        let tallies = self.machine.tallies_due(self.shared.config.audit.interval);
+        let alive = [alive, tallies, self.pace.held_until()].into_iter().flatten().min();
         let alive = alive.map_or(ROUND, |at| at.saturating_sub(clock.elapsed));
         // Seconds are compared as whole numbers: the right is gone when the next one begins.
         let rights = rights.map_or(ROUND, |at| Duration::from_secs(at.saturating_sub(clock.now)));
@@ -228,14 +239,24 @@ impl<'a> Session<'a> {
         if !self.machine.has_notes() {
             return;
         }
-        let (principal, peer) = (&self.principal, self.proofs.prover.peer.addr);
-        let now = shared.mirror.now();
+        let (principal, peer) = (&self.who.principal, self.proofs.prover.peer.addr);
+        let (now, height) = (shared.mirror.now(), shared.mirror.peek().height);
         for note in self.machine.take_notes() {
             let (wallet, kind) = (principal.wallet, note.kind);
             debug!(%wallet, ?kind, rule = note.rule, count = note.count, "refused");
             let label = AuthorizationLabel { action: action_word(kind), outcome: note.rule };
             shared.metrics.authorizations.get_or_create(&label).inc_by(u64::from(note.count));
             shared.outbox.alert(kind, wallet, note.topic_id, note.count, now);
+            shared.audit.note(&Happening {
+                kind: audit::kind_of(kind),
+                rule: note.rule,
+                topic_id: note.topic_id,
+                count: u64::from(note.count),
+                at: now,
+                height,
+                who: Some(&self.who),
+                origin: self.who.origin,
+            });
             if note.blames_client {
                 shared.conduct.offended(principal, Offence::Refused, note.count, note.rule, peer);
             }
@@ -252,8 +273,9 @@ impl<'a> Session<'a> {
         self.report();
         if end.is_clients_fault() {
             let (conduct, peer) = (&self.shared.conduct, self.proofs.prover.peer.addr);
-            conduct.offended(&self.principal, Offence::Fault, 1, end.word(), peer);
+            conduct.offended(&self.who.principal, Offence::Fault, 1, end.word(), peer);
         }
+        let tallies = self.machine.take_tallies();
         let Pump { client, broker } = self.pump;
         let client_end = timeout(LAST_WORDS, client.finish(&to_client));
         let broker_end = timeout(LAST_WORDS, async {
@@ -265,6 +287,8 @@ impl<'a> Session<'a> {
             }
         });
         let _ = tokio::join!(client_end, broker_end);
+        // Last, so that a slow disk keeps nobody from hearing of the end.
+        self.shared.audit.access(&self.who, tallies).await;
     }
 }
 

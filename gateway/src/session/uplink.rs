@@ -86,7 +86,8 @@ impl Machine {
         if let Some(id) = rest.packet_id {
             self.expect_answer(id, rest.qos, rest.dup)?;
         }
-        self.spend_on_broker(permit, rest.payload.len());
+        self.rearm |= self.tallies.spend(permit, raw.topic(), rest.payload.len(), self.clock);
+        self.count_to_broker(rest.payload.len());
         to_broker.forward(at);
         Ok(())
     }
@@ -135,8 +136,14 @@ impl Machine {
         } else {
             to_broker.buffer().extend_from_slice(&spelt);
         }
+        // Asked again, as the topic may not be held on to while answers are counted.
+        let Some(topic) = self.client_aliases.topic(alias) else {
+            return Err(End::ClientAlias);
+        };
+        self.rearm |=
+            self.tallies.spend(permit, topic.as_bytes(), publish.payload.len(), self.clock);
         self.client_aliases.share(alias);
-        self.spend_on_broker(permit, publish.payload.len());
+        self.count_to_broker(publish.payload.len());
         Ok(())
     }
 

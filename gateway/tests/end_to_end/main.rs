@@ -25,6 +25,7 @@ mod packets;
 mod presenting;
 mod proxy_protocol;
 mod reauthentication;
+mod record;
 mod reload;
 mod revocation;
 mod rust_client;

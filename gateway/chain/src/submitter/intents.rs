@@ -247,11 +247,16 @@ impl Queue {
     /// Keeps an intent. Once this returns, a crash does not lose it. One with more than a transaction can carry becomes several.
     pub(super) fn push(&mut self, intent: Intent) -> Result<Vec<IntentId>, SubmitError> {
         self.finish_merge().map_err(SubmitError::Disk)?;
+        if matches!(intent, Intent::Anchor(_)) && self.waiting.values().any(|held| *held == intent)
+        {
+            return Ok(Vec::new());
+        }
         let parts = parts(intent);
         let (bans, alerts) = parts.iter().fold((0, 0), |(bans, alerts), part| match part {
             Intent::Bans(more) => (bans + more.len(), alerts),
             Intent::Lifts(more) => (bans + more.len(), alerts),
             Intent::Alerts(more) => (bans, alerts + more.len()),
+            Intent::Anchor(_) => (bans, alerts),
         });
         if bans > 0 && self.bans() + bans > self.limits.bans {
             return Err(SubmitError::Full { waiting: self.bans(), most: self.limits.bans });
@@ -411,7 +416,7 @@ impl Queue {
         let count = |intent: &Intent| match intent {
             Intent::Bans(bans) => bans.len(),
             Intent::Lifts(lifts) => lifts.len(),
-            Intent::Alerts(_) => 0,
+            Intent::Alerts(_) | Intent::Anchor(_) => 0,
         };
         self.waiting.values().map(count).sum()
     }
@@ -430,7 +435,7 @@ impl Queue {
         &self.damaged
     }
 
-    /// What the next transaction is to carry: bans and their ends before alerts, the oldest first, folded. `most` intents at most. The
+    /// What the next transaction is to carry: bans and their ends before alerts and anchors, the oldest first, folded. `most` intents at most. The
     /// end of a ban has a transaction of its own, as the contract has it, and is neither overtaken by later bans nor overtakes earlier ones.
     /// `known` says of a ban whether the chain has it already.
     pub(super) fn batch(
@@ -454,7 +459,7 @@ impl Queue {
                     return Ok(Some(Batch { sequences: vec![sequence], content }));
                 }
                 Intent::Lifts(_) => break,
-                Intent::Alerts(_) => continue,
+                Intent::Alerts(_) | Intent::Anchor(_) => continue,
             };
             let mut folded = bans.clone();
             for ban in more.iter().filter(|ban| ban.until > now && !known(ban)) {
@@ -475,7 +480,15 @@ impl Queue {
         }
         let mut alerts = Folded::default();
         for (&sequence, intent) in &self.waiting {
-            let Intent::Alerts(more) = intent else { continue };
+            let more = match intent {
+                Intent::Alerts(more) => more,
+                // Anchors and alerts come in turn, as they came, so that neither keeps the other waiting.
+                Intent::Anchor(_) if sequences.is_empty() => {
+                    let content = intent.clone();
+                    return Ok(Some(Batch { sequences: vec![sequence], content }));
+                }
+                _ => continue,
+            };
             let mut folded = alerts.clone();
             more.iter().for_each(|alert| folded.add(alert));
             if folded.alerts.len() > MOST_PER_TRANSACTION || sequences.len() >= most {
@@ -615,6 +628,7 @@ fn parts(intent: Intent) -> Vec<Intent> {
             bans.iter_mut().for_each(|ban| cut(&mut ban.reason, MAX_REASON_OCTETS));
             bans.chunks(MOST_PER_TRANSACTION).map(|part| Intent::Bans(part.to_vec())).collect()
         }
+        Intent::Anchor(_) => vec![intent],
         Intent::Lifts(lifts) => lifts.into_iter().map(|lift| Intent::Lifts(vec![lift])).collect(),
         Intent::Alerts(mut alerts) => {
             // The contract refuses an alert of nothing.

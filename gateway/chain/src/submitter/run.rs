@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use super::{
-    Alarm, AlertRecord, Ban, Intent, SubmitterConfig, SubmitterError, SubmitterHandle,
+    Alarm, AlertRecord, Anchor, Ban, Intent, SubmitterConfig, SubmitterError, SubmitterHandle,
     SubmitterHealth,
     flight::Aloft,
     health::gwei,
@@ -82,12 +82,17 @@ impl Submitter {
         // A process that ends and starts again and again sends no more than one that runs on.
         let ago = unix_now_ms().checked_sub(queue.spent(unix_now()).took_off);
         let last = ago.and_then(|ago| Instant::now().checked_sub(Duration::from_millis(ago)));
-        let handle =
-            SubmitterHandle { queue: Arc::new(StdMutex::new(queue)), wake: Arc::default(), health };
+        let signer = signer.into();
+        let handle = SubmitterHandle {
+            queue: Arc::new(StdMutex::new(queue)),
+            wake: Arc::default(),
+            health,
+            address: signer.address(),
+        };
         Ok((
             Self {
                 config,
-                signer: signer.into(),
+                signer,
                 rpc,
                 sight,
                 handle: handle.clone(),
@@ -285,6 +290,14 @@ impl Submitter {
             self.with(move |queue| queue.needless(only)).await?;
             return Ok(Step::Wait(Duration::ZERO));
         }
+        if let (Intent::Anchor(_), [only]) = (&batch.content, &batch.sequences[..])
+            && reverted.is(&["WrongSequence", "WrongPrevious"])
+        {
+            // It is on chain already, or an earlier one was orphaned: whoever handed it in looks at the chain and hands in what comes next.
+            let only = *only;
+            self.with(move |queue| queue.needless(only)).await?;
+            return Ok(Step::Wait(Duration::ZERO));
+        }
         self.health().failed.fetch_add(1, Relaxed);
         if reverted.is(&["NotGateway", "NotBrokerOwnerOrGateway", "UnknownBroker"]) {
             return Err(Hitch::Role(reverted));
@@ -347,6 +360,16 @@ impl Submitter {
             Intent::Alerts(alerts) => {
                 let alerts = alerts.iter().map(AlertRecord::encoded).collect();
                 let call = IAuditLog::raiseAlertsCall { brokerId: broker_id, alerts };
+                (d.audit_log, call.abi_encode())
+            }
+            Intent::Anchor(Anchor { sequence, root, previous, count }) => {
+                let call = IAuditLog::anchorCall {
+                    brokerId: broker_id,
+                    sequence: *sequence,
+                    root: *root,
+                    previous: *previous,
+                    count: *count,
+                };
                 (d.audit_log, call.abi_encode())
             }
         };

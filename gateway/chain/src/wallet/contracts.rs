@@ -12,8 +12,8 @@ use super::{WalletError, number};
 use crate::{
     Deployment,
     bindings::{
-        IAccessMarket as market, IBrokerRegistry as broker, IDeviceRegistry as device,
-        ITopicRegistry as topic,
+        IAccessMarket as market, IAuditLog as audit, IBrokerRegistry as broker,
+        IDeviceRegistry as device, ITopicRegistry as topic,
     },
     rpc::Rpc,
     transact::TransactError,
@@ -202,6 +202,15 @@ impl Contracts {
         mode.zip(codes)
             .map(|(mode, codes)| CountryRule::new(mode, &codes))
             .ok_or(WalletError::Answer { address, call: topic::countriesOfCall::SIGNATURE })
+    }
+
+    /// Sequence number of the last anchor of a gateway, 0 if it made none.
+    ///
+    /// # Errors
+    /// [`WalletError`] if no node answers.
+    pub async fn last_anchor(&self, broker_id: U256, gateway: Address) -> Result<u64, WalletError> {
+        let call = audit::lastAnchorCall { brokerId: broker_id, gateway };
+        Ok(self.read(self.deployment.audit_log, &call).await?.sequence)
     }
 
     /// What a purchase of so many periods costs now.

@@ -320,8 +320,10 @@ impl Registry {
             | Event::PayoutSet { .. }
             | Event::Withdrawn { .. }
             | Event::NonceUsed { .. }
-            | Event::AlertRaised { .. }
-            | Event::Anchored { .. } => (),
+            | Event::AlertRaised { .. } => (),
+            Event::Anchored { gateway, sequence, root, .. } => {
+                self.anchors.insert(*gateway, (*sequence, *root));
+            }
         }
         Ok(())
     }

@@ -31,6 +31,13 @@ impl Registry {
                 fact.update(uri.as_bytes());
             });
         }
+        for (gateway, (sequence, root)) in &self.anchors {
+            sum.add("anchor", |fact| {
+                fact.update(gateway);
+                fact.update(sequence.to_be_bytes());
+                fact.update(root);
+            });
+        }
         for (origin, until) in &self.origin_bans {
             sum.add("origin", |fact| {
                 fact.update(origin);

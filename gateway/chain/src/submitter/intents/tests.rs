@@ -1,6 +1,7 @@
 use flytrap_policy::AlertKind;
 
 use super::*;
+use crate::Anchor;
 
 const NOW: u64 = 1_800_000_000;
 const LIMITS: Limits = Limits { bans: 200, alerts: 200 };
@@ -62,6 +63,7 @@ fn contents(batch: &Batch) -> usize {
         Intent::Bans(bans) => bans.len(),
         Intent::Lifts(lifts) => lifts.len(),
         Intent::Alerts(alerts) => alerts.len(),
+        Intent::Anchor(_) => 1,
     }
 }
 
@@ -513,4 +515,29 @@ fn what_can_be_done_without_is_moved_away_when_damaged_and_told() {
             queue.damaged()[0].contains(name) && dir.path().join("refused").join(name).exists()
         );
     }
+}
+
+#[test]
+fn an_anchor_is_kept_once_and_takes_turns_with_alerts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    let anchor = |sequence| {
+        let (root, previous) = (B256::repeat_byte(7), B256::ZERO);
+        Intent::Anchor(Anchor { sequence, root, previous, count: 3 })
+    };
+    assert_eq!(queue.push(anchor(1)).unwrap().len(), 1);
+    assert!(queue.push(anchor(1)).unwrap().is_empty(), "it waits already");
+    queue.push(Intent::Alerts(vec![alert(1, 5, 10)])).unwrap();
+    queue.push(anchor(2)).unwrap();
+    drop(queue);
+    let mut queue = open(dir.path());
+    let mut land = || {
+        let batch = queue.batch(NOW, usize::MAX, |_| false).unwrap().unwrap();
+        queue.take_off(flight(batch.sequences), NOW * 1000).unwrap();
+        queue.land(landed(1)).unwrap();
+        batch.content
+    };
+    assert_eq!(land(), anchor(1));
+    assert!(matches!(land(), Intent::Alerts(_)));
+    assert_eq!(land(), anchor(2));
 }

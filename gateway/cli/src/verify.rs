@@ -1,0 +1,226 @@
+//! `flytrap audit verify`: a gateway's exported records against the anchors on chain. Needs the file, a node and the contracts' addresses.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use alloy::primitives::{Address, B256};
+use eyre::{Result, WrapErr, bail, eyre};
+use flytrap_chain::history::{self, Query};
+use flytrap_chain::wallet::Contracts;
+use flytrap_policy::Event;
+use flytrap_record::Record;
+use flytrap_record::export::{Anchor, Checked, Checker, Head, Line, MOST_LINE};
+use serde_json::json;
+
+use crate::args::{Global, VerifyArgs};
+use crate::context::id_of;
+use crate::tell;
+use crate::units::utc;
+
+/// Time between two words about how far it is.
+const TELL: Duration = Duration::from_secs(2);
+
+/// An anchor, and where it stands on chain.
+struct Placed {
+    anchor: Anchor,
+    height: u64,
+    time: u64,
+    tx: B256,
+}
+
+/// `flytrap audit verify FILE`
+pub(crate) async fn verify(global: &Global, args: &VerifyArgs) -> Result<()> {
+    let contracts = global.contracts().await?;
+    let head = head(&args.file)?;
+    is_about(global, &contracts, &head)?;
+    let placed = anchors(&contracts, &head).await?;
+    let anchors = placed.iter().map(|(sequence, placed)| (*sequence, placed.anchor)).collect();
+    let mut checker = Checker::default();
+    let mut said = Instant::now();
+    let checked = lines(&args.file, |number, line, read| {
+        checker.take(line)?;
+        if said.elapsed() >= TELL {
+            said = Instant::now();
+            tell::aside(&format!("line {number}, {read} % of the file"));
+        }
+        Ok(())
+    })
+    .and_then(|()| Ok(checker.finish(&anchors)?));
+    let checked = match checked {
+        Ok(checked) => checked,
+        Err(error) if error.is::<flytrap_record::export::Fault>() => {
+            if global.json {
+                tell::line(json!({ "verified": false, "fault": error.to_string() }).to_string());
+            } else {
+                tell::line(format!("{}  {error}", tell::bad("FAIL")));
+            }
+            bail!("the file is not what gateway {} recorded and anchored", head.gateway);
+        }
+        Err(error) => return Err(error),
+    };
+    told(global, &checked, &placed);
+    if args.topic.is_some() || args.wallet.is_some() || args.show {
+        show(global, args)?;
+    }
+    Ok(())
+}
+
+/// The first line.
+fn head(file: &Path) -> Result<Head> {
+    let mut found = None;
+    let mut first = read(file)?.take(u64::try_from(MOST_LINE).unwrap_or(u64::MAX));
+    let mut line = Vec::new();
+    first.read_until(b'\n', &mut line).wrap_err_with(|| file.display().to_string())?;
+    if let Ok(Line::Head(head)) = serde_json::from_slice(line.trim_ascii_end()) {
+        found = Some(head);
+    }
+    found.ok_or_else(|| {
+        eyre!(
+            "{} does not begin like a file of records: make one with `flytrap-gateway export`",
+            file.display()
+        )
+    })
+}
+
+/// Whether the file is of the broker and contracts that were asked about: it may claim any others.
+fn is_about(global: &Global, contracts: &Contracts, head: &Head) -> Result<()> {
+    let deployment = contracts.deployment();
+    let wanted = (deployment.chain_id, deployment.audit_log, global.broker_id());
+    if (head.chain_id, head.audit_log, head.broker_id) == wanted {
+        return Ok(());
+    }
+    bail!(
+        "the file is about broker {} and audit log {} on chain {}; asked was about broker {}, audit log {}, chain {}: name the right ones with --broker, --deployment and --rpc",
+        head.broker_id,
+        head.audit_log,
+        head.chain_id,
+        wanted.2,
+        wanted.1,
+        wanted.0
+    )
+}
+
+/// All anchors of the gateway, by their numbers.
+async fn anchors(contracts: &Contracts, head: &Head) -> Result<BTreeMap<u64, Placed>> {
+    let query = Query { broker_id: head.broker_id, wallet: Some(head.gateway), ..Query::default() };
+    let entries = history::history(contracts.rpc(), contracts.deployment(), &query).await?;
+    let anchors = entries.into_iter().filter_map(|entry| match entry.event {
+        Event::Anchored { gateway, sequence, root, previous, count, .. }
+            if gateway == head.gateway =>
+        {
+            let anchor = Anchor { root, previous, count };
+            Some((
+                sequence,
+                Placed { anchor, height: entry.height, time: entry.time, tx: entry.tx },
+            ))
+        }
+        _ => None,
+    });
+    Ok(anchors.collect())
+}
+
+fn told(global: &Global, checked: &Checked, placed: &BTreeMap<u64, Placed>) {
+    let Checked { head, batches, records, sequences, later } = checked;
+    let (first, last) = sequences.unwrap_or_default();
+    let of_file = || placed.range(first..=last);
+    if global.json {
+        let anchors: Vec<_> = of_file()
+            .map(|(sequence, p)| json!({ "sequence": sequence, "block": p.height, "time": p.time, "tx": p.tx, "records": p.anchor.count }))
+            .collect();
+        let answer = json!({
+            "verified": true, "gateway": head.gateway, "records": records, "intervals": batches,
+            "first": first, "last": last, "later": later, "anchors": anchors,
+        });
+        tell::line(answer.to_string());
+        return;
+    }
+    tell::line(format!(
+        "{}  {records} records in {batches} intervals of gateway {} are what it anchored on chain {}",
+        tell::good("PASS"),
+        head.gateway,
+        head.chain_id
+    ));
+    for (sequence, p) in of_file() {
+        tell::line(tell::faint(&format!(
+            "interval {sequence}: {} records, {}  block {}  {}",
+            p.anchor.count,
+            utc(p.time),
+            p.height,
+            p.tx
+        )));
+    }
+    if first > 1 {
+        tell::line(format!("Intervals 1 to {} are not in the file.", first - 1));
+    }
+    if *later > 0 {
+        tell::line(format!("{later} later intervals are on chain and not in the file."));
+    }
+}
+
+/// The records that were asked for, one a line.
+fn show(global: &Global, args: &VerifyArgs) -> Result<()> {
+    let topic = args.topic.as_ref().map(|name| id_of(global, name));
+    lines(&args.file, |_, line, _| {
+        let Ok(Line::Record(line)) = serde_json::from_slice(line) else { return Ok(()) };
+        let record = &line.record;
+        let is_wanted = topic.is_none_or(|topic| topic == record.topic_id)
+            && args.wallet.is_none_or(|wallet| wallet == record.wallet);
+        if is_wanted && global.json {
+            tell::line(serde_json::to_string(record)?);
+        } else if is_wanted {
+            tell::line(row(record));
+        }
+        Ok(())
+    })
+}
+
+fn row(record: &Record) -> String {
+    let kind = serde_json::to_value(record.kind).ok();
+    let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default();
+    let who = if record.wallet == Address::ZERO {
+        "nobody who proved anything".to_owned()
+    } else if record.key == record.wallet {
+        record.wallet.to_string()
+    } else {
+        format!("{} by device {}", record.wallet, record.key)
+    };
+    let from = if record.country.is_empty() { "unknown" } else { &record.country };
+    format!(
+        "{} to {}  {kind} {} x, {} octets  {who}  topic {}  {}  from {from}  at block {}",
+        utc(record.first_at),
+        utc(record.last_at),
+        record.count,
+        record.octets,
+        record.topic_id,
+        tell::safe(&record.rule),
+        record.height
+    )
+}
+
+fn read(file: &Path) -> Result<BufReader<File>> {
+    let opened = File::open(file).wrap_err_with(|| format!("cannot read {}", file.display()))?;
+    Ok(BufReader::with_capacity(1 << 20, opened))
+}
+
+/// Hands each line to `each`, with its number and how much of the file has been read, in per cent. No line is held that is longer than
+/// such a file has.
+fn lines(file: &Path, mut each: impl FnMut(u64, &[u8], u64) -> Result<()>) -> Result<()> {
+    let mut input = read(file)?;
+    let size = input.get_ref().metadata().map_or(0, |about| about.len()).max(1);
+    let most = u64::try_from(MOST_LINE + 1).unwrap_or(u64::MAX);
+    let (mut line, mut number, mut taken) = (Vec::new(), 0, 0);
+    loop {
+        line.clear();
+        let octets = input.by_ref().take(most).read_until(b'\n', &mut line)?;
+        if octets == 0 {
+            return Ok(());
+        }
+        number += 1;
+        taken += u64::try_from(octets).unwrap_or(u64::MAX);
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        each(number, text, taken.saturating_mul(100) / size)?;
+    }
+}

@@ -1,0 +1,170 @@
+//! Equal happenings of an interval become one record with their count, so that nobody can fill the disk with refusals.
+
+use std::collections::HashMap;
+
+use alloy_primitives::{Address, B256, Bytes};
+use flytrap_policy::Country;
+use flytrap_record::seal::{Personal, Subject};
+use flytrap_record::{Kind, Record};
+
+use super::{Draft, Happening, NOBODY};
+
+/// Different happenings that one interval tells apart; some 200 octets each. The rest counts under its kind alone.
+const MOST: usize = 16_384;
+/// The rule of what could not be told apart any more.
+const MANY: &str = "many";
+
+/// What has happened since the last interval.
+#[derive(Debug, Default)]
+pub(super) struct Fold {
+    open: HashMap<Key, Folded>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    kind: Kind,
+    rule: &'static str,
+    wallet: Address,
+    key: Address,
+    topic_id: B256,
+    origin: B256,
+}
+
+#[derive(Debug)]
+struct Folded {
+    count: u64,
+    first_at: u64,
+    last_at: u64,
+    height: u64,
+    session: u64,
+    country: Option<Country>,
+    client_id: Box<str>,
+}
+
+impl Fold {
+    pub(super) fn note(&mut self, happening: &Happening<'_>) {
+        if happening.count == 0 {
+            return;
+        }
+        let principal = happening.who.map(|who| who.principal);
+        let mut key = Key {
+            kind: happening.kind,
+            rule: happening.rule,
+            wallet: principal.map_or(NOBODY, |principal| principal.wallet),
+            key: principal.map_or(NOBODY, |principal| principal.key),
+            topic_id: happening.topic_id.unwrap_or_default(),
+            origin: happening.origin,
+        };
+        let mut who = happening.who;
+        if self.open.len() >= MOST && !self.open.contains_key(&key) {
+            let (wallet, topic_id, origin) = (NOBODY, B256::ZERO, B256::ZERO);
+            key = Key { rule: MANY, wallet, key: NOBODY, topic_id, origin, ..key };
+            who = None;
+        }
+        let folded = self.open.entry(key).or_insert_with(|| Folded {
+            count: 0,
+            first_at: happening.at,
+            last_at: happening.at,
+            height: happening.height,
+            session: who.map_or(0, |who| who.session),
+            country: who.and_then(|who| who.principal.country),
+            client_id: who.map(|who| who.client_id.clone()).unwrap_or_default(),
+        });
+        folded.count = folded.count.saturating_add(happening.count);
+        folded.first_at = folded.first_at.min(happening.at);
+        folded.last_at = folded.last_at.max(happening.at);
+        folded.height = folded.height.max(happening.height);
+        if who.is_some_and(|who| who.session != folded.session) {
+            folded.session = 0;
+        }
+    }
+
+    /// Takes everything out, as records, the oldest first.
+    pub(super) fn drain(&mut self) -> Vec<Draft> {
+        let mut drafts: Vec<Draft> =
+            self.open.drain().map(|(key, folded)| draft(key, folded)).collect();
+        drafts.sort_by_key(|Draft { record: r, .. }| (r.first_at, r.kind, r.wallet, r.topic_id));
+        drafts
+    }
+}
+
+fn draft(key: Key, folded: Folded) -> Draft {
+    let record = Record {
+        index: 0,
+        kind: key.kind,
+        wallet: key.wallet,
+        key: key.key,
+        session: folded.session,
+        topic_id: key.topic_id,
+        epoch: 0,
+        count: folded.count,
+        octets: 0,
+        first_at: folded.first_at,
+        last_at: folded.last_at,
+        height: folded.height,
+        rule: key.rule.to_owned(),
+        country: folded.country.map(|country| country.to_string()).unwrap_or_default(),
+        personal: Bytes::new(),
+    };
+    let subject = match (key.wallet, key.origin) {
+        (NOBODY, B256::ZERO) => None,
+        (NOBODY, origin) => Some(Subject::Origin(origin)),
+        (wallet, _) => Some(Subject::Wallet(wallet)),
+    };
+    let personal = subject.map(|subject| {
+        let client_id = folded.client_id.into_string();
+        (subject, Personal { origin: key.origin, client_id, name: String::new() })
+    });
+    Draft { record, personal }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(origin: u32, at: u64) -> Happening<'static> {
+        let mut pseudonym = [0; 32];
+        pseudonym[..4].copy_from_slice(&(origin + 1).to_be_bytes());
+        Happening {
+            kind: Kind::ProofFailed,
+            rule: "bad-signature",
+            topic_id: None,
+            count: 1,
+            at,
+            height: 9,
+            who: None,
+            origin: pseudonym.into(),
+        }
+    }
+
+    #[test]
+    fn equal_happenings_become_one_record_with_count_and_span() {
+        let mut fold = Fold::default();
+        for at in [12, 10, 14] {
+            fold.note(&refusal(1, at));
+        }
+        fold.note(&refusal(2, 11));
+        fold.note(&Happening { count: 0, ..refusal(3, 11) });
+        let records: Vec<_> = fold.drain().into_iter().map(|draft| draft.record).collect();
+        let told = |r: &Record| (r.count, r.first_at, r.last_at);
+        assert_eq!(records.iter().map(told).collect::<Vec<_>>(), [(3, 10, 14), (1, 11, 11)]);
+        assert_eq!(fold.drain(), []);
+    }
+
+    #[test]
+    fn beyond_the_bound_nothing_is_told_apart_and_nothing_is_lost() {
+        let mut fold = Fold::default();
+        let most = u32::try_from(MOST).expect("few");
+        for origin in 0..most + 5 {
+            fold.note(&refusal(origin, 1));
+        }
+        // What was told apart before still is.
+        fold.note(&refusal(0, 2));
+        let drafts = fold.drain();
+        assert_eq!(drafts.len(), MOST + 1);
+        let total: u64 = drafts.iter().map(|draft| draft.record.count).sum();
+        assert_eq!(total, u64::from(most) + 6);
+        let many: Vec<_> = drafts.iter().filter(|draft| draft.record.rule == MANY).collect();
+        assert!(matches!(many[..], [Draft { record, personal: None }] if record.count == 5));
+    }
+}

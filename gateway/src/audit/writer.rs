@@ -1,0 +1,206 @@
+//! The one task that writes records, and closes what has gathered for an anchor.
+//!
+//! At most one anchor is under way: what comes while it is gathers for the next, so that a chain that is slow or dear, or a node that is
+//! away for an hour, makes batches larger and not more. An anchor that the chain does not show is handed over again, also after a
+//! restart; the contract takes each sequence number once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256, Bytes};
+use flytrap_record::{Kind, Record};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::fold::Fold;
+use super::store::{Closed, Draft, Store};
+use crate::metrics::Metrics;
+use crate::mirror::Mirror;
+
+/// Batches of records that one transaction takes.
+const AT_ONCE: usize = 256;
+/// Time between two tries to write to a disk that did not take it.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Where anchors go.
+pub trait Anchors: Send + 'static {
+    /// Keeps an anchor until it is on chain; one of the same sequence number is kept once.
+    fn hand_over(&self, closed: Closed) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// What the writer needs besides what it writes.
+#[derive(Debug)]
+pub struct Terms {
+    /// Whose anchors the chain is asked about.
+    pub gateway: Address,
+    /// Time between two anchors.
+    pub interval: Duration,
+    /// What is known of the chain.
+    pub mirror: Arc<Mirror>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Writes until it is stopped.
+#[derive(Debug)]
+pub struct Writer {
+    /// Away while a thread works with it.
+    store: Option<Store>,
+    waiting: mpsc::Receiver<Vec<Draft>>,
+    fold: Arc<Mutex<Fold>>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        store: Store,
+        waiting: mpsc::Receiver<Vec<Draft>>,
+        fold: Arc<Mutex<Fold>>,
+    ) -> Self {
+        Self { store: Some(store), waiting, fold }
+    }
+
+    /// Writes what comes until `stop`, and then what is left. Without `anchors` (the gateway has no key, or does not record on chain) records are kept
+    /// and proved by nothing but their chain.
+    pub async fn run(
+        mut self,
+        terms: Terms,
+        anchors: Option<impl Anchors>,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = tokio::time::interval(terms.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.write(vec![mark(Kind::Started, terms.mirror.now())], &terms, &stop).await;
+        loop {
+            let mut batches = Vec::new();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                count = self.waiting.recv_many(&mut batches, AT_ONCE) => if count == 0 { break },
+                _ = ticks.tick() => {
+                    let folded = self.fold.lock().unwrap_or_else(PoisonError::into_inner).drain();
+                    self.write(folded, &terms, &stop).await;
+                    if let Some(anchors) = &anchors {
+                        self.anchor(&terms, anchors).await;
+                    }
+                }
+            }
+            self.write(batches.concat(), &terms, &stop).await;
+            if self.store.is_none() {
+                // A panic took the database with it: the gateway is told by the end of this part.
+                return;
+            }
+        }
+        let mut rest = Vec::new();
+        while let Ok(batch) = self.waiting.try_recv() {
+            rest.extend(batch);
+        }
+        rest.extend(self.fold.lock().unwrap_or_else(PoisonError::into_inner).drain());
+        rest.push(mark(Kind::Stopped, terms.mirror.now()));
+        self.write(rest, &terms, &stop).await;
+        if let Some(anchors) = &anchors {
+            self.anchor(&terms, anchors).await;
+        }
+    }
+
+    /// Writes until it is on the disk. While the disk does not take it, nothing more is taken from the sessions, which then wait in
+    /// turn; when the gateway stops there is one last try.
+    async fn write(&mut self, drafts: Vec<Draft>, terms: &Terms, stop: &CancellationToken) {
+        if drafts.is_empty() {
+            return;
+        }
+        let drafts = Arc::new(drafts);
+        let count = u64::try_from(drafts.len()).unwrap_or(u64::MAX);
+        let mut is_behind = false;
+        loop {
+            let batch = drafts.clone();
+            match self.on_thread(move |store| store.append(&batch)).await {
+                None => return,
+                Some(Ok(_)) => {
+                    terms.metrics.records.inc_by(count);
+                    if is_behind {
+                        terms.metrics.records_waiting.set(0);
+                        info!(records = count, "records are written again");
+                    }
+                    return;
+                }
+                Some(Err(why)) => {
+                    terms.metrics.records_waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+                    if !is_behind {
+                        error!(%why, records = count, "records cannot be written: sessions on sensitive topics wait until this is mended");
+                    }
+                    is_behind = true;
+                    if stop.is_cancelled() {
+                        error!(%why, records = count, "the gateway stops and these records are lost");
+                        return;
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Closes what has gathered, unless an anchor is still under way; that one is handed over once more.
+    async fn anchor(&mut self, terms: &Terms, anchors: &impl Anchors) {
+        if !terms.mirror.fitness().decides() {
+            // Which anchors the chain has is not known.
+            return;
+        }
+        let on_chain = terms.mirror.peek().anchored(terms.gateway);
+        let next = self.on_thread(move |store| {
+            match store.closed_after(on_chain.0, 1)?.into_iter().next() {
+                Some(under_way) => Ok(Some(under_way)),
+                None => store.close(on_chain),
+            }
+        });
+        match next.await {
+            None | Some(Ok(None)) => {}
+            Some(Ok(Some(closed))) => {
+                if let Err(why) = anchors.hand_over(closed).await {
+                    warn!(why, sequence = closed.sequence, "an anchor waits to be handed over");
+                }
+            }
+            Some(Err(why)) => error!(%why, "records cannot be put together for an anchor"),
+        }
+    }
+
+    /// Works on the store where waiting for the disk hurts nobody. `None` if that panicked.
+    async fn on_thread<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> T + Send + 'static,
+    ) -> Option<T> {
+        let mut store = self.store.take()?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&mut store);
+            (store, done)
+        });
+        let (store, done) = done.await.ok()?;
+        self.store = Some(store);
+        Some(done)
+    }
+}
+
+/// A record about the gateway itself. One that starts without having stopped was killed, and counts of its last interval may be missing.
+fn mark(kind: Kind, now: u64) -> Draft {
+    let record = Record {
+        index: 0,
+        kind,
+        wallet: Address::ZERO,
+        key: Address::ZERO,
+        session: 0,
+        topic_id: B256::ZERO,
+        epoch: 0,
+        count: 1,
+        octets: 0,
+        first_at: now,
+        last_at: now,
+        height: 0,
+        rule: String::new(),
+        country: String::new(),
+        personal: Bytes::new(),
+    };
+    Draft { record, personal: None }
+}

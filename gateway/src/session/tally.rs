@@ -1,0 +1,107 @@
+//! What went through on sensitive topics, counted exactly until it is handed to the record.
+
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use flytrap_policy::{Basis, Permit, Right};
+
+use super::machine::Clock;
+
+/// Messages of one session on one topic in one direction, since the last time they were handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// Published by the client, or delivered to it.
+    pub right: Right,
+    /// On what their permits stood.
+    pub basis: Basis,
+    /// The governing topic.
+    pub topic_id: B256,
+    /// Its epoch.
+    pub epoch: u64,
+    /// How many messages.
+    pub count: u64,
+    /// Octets of their payloads.
+    pub octets: u64,
+    /// Unix second of the first.
+    pub first_at: u64,
+    /// Unix second of the last.
+    pub last_at: u64,
+    /// Height of the newest block that the last permit was read at.
+    pub height: u64,
+    /// The topic name, if all of them had the same.
+    pub name: Option<Box<[u8]>>,
+}
+
+/// All tallies of one session. Empty, and without memory of its own, for as long as no topic is sensitive.
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    open: Vec<Tally>,
+    since: Duration,
+}
+
+/// Tallies past which they are handed over before their time. Each topic among them is one that the principal has a right on.
+const MANY: usize = 256;
+
+impl Tallies {
+    /// Spends a permit: the message goes on, and is counted if its topic is sensitive. Answers whether the tallies are to be handed over
+    /// soon although they were not before.
+    #[inline]
+    #[must_use]
+    pub(super) fn spend(
+        &mut self,
+        permit: Permit,
+        name: &[u8],
+        payload: usize,
+        clock: Clock,
+    ) -> bool {
+        permit.is_sensitive() && self.add(&permit, name, payload, clock)
+    }
+
+    #[cold]
+    fn add(&mut self, permit: &Permit, name: &[u8], payload: usize, clock: Clock) -> bool {
+        let key = (permit.right(), permit.basis(), permit.topic_id(), permit.epoch());
+        let octets = u64::try_from(payload).unwrap_or(u64::MAX);
+        let same = |t: &&mut Tally| (t.right, t.basis, Some(t.topic_id), Some(t.epoch)) == key;
+        if let Some(tally) = self.open.iter_mut().find(same) {
+            tally.count += 1;
+            tally.octets = tally.octets.saturating_add(octets);
+            tally.last_at = tally.last_at.max(clock.now);
+            tally.height = permit.height();
+            if tally.name.as_deref().is_some_and(|held| held != name) {
+                tally.name = None;
+            }
+            return false;
+        }
+        if self.open.is_empty() {
+            self.since = clock.elapsed;
+        }
+        self.open.push(Tally {
+            right: permit.right(),
+            basis: permit.basis(),
+            topic_id: permit.topic_id().unwrap_or_default(),
+            epoch: permit.epoch().unwrap_or_default(),
+            count: 1,
+            octets,
+            first_at: clock.now,
+            last_at: clock.now,
+            height: permit.height(),
+            name: Some(name.into()),
+        });
+        self.open.len() == 1 || self.open.len() == MANY
+    }
+
+    /// When they are due: at once if there are many, an `interval` after the first otherwise. On the clock of [`Clock::elapsed`].
+    #[must_use]
+    pub(super) fn due(&self, interval: Duration) -> Option<Duration> {
+        match self.open.len() {
+            0 => None,
+            MANY.. => Some(Duration::ZERO),
+            _ => Some(self.since.saturating_add(interval)),
+        }
+    }
+
+    /// Takes them out.
+    pub(super) fn take(&mut self) -> Vec<Tally> {
+        std::mem::take(&mut self.open)
+    }
+}
