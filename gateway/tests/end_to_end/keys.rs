@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common::process::{Process, program, set};
 use crate::common::raw::{self, Connect};
@@ -105,6 +105,8 @@ fn at_a_terminal(command: &str, words: &[&str]) -> Result<String> {
                 some => all.extend_from_slice(&octets[..some]),
             }
         }
+        // The question is printed a moment before the terminal shows no more, and nobody types that fast.
+        std::thread::sleep(Duration::from_millis(200));
         typed.write_all(words.as_bytes())?;
         typed.write_all(b"\n")?;
         typed.flush()?;
