@@ -55,6 +55,7 @@ conformance: setup ## packet sequences with and without the gateway; VECTORS=fol
 	@VECTORS="$(VECTORS)" exec cargo test --locked --quiet --package flytrap-gateway --test end_to_end conformance:: -- --nocapture $(if $(VECTORS),--include-ignored)
 
 fuzz: rust ## look for octets that break a promise: TARGET=frame|packet|topic|token|machine|proxy|websocket|smoke|all TIME=seconds of each
+	@script/setup fuzzing
 	@script/fuzz $(or $(TARGET),all) $(or $(TIME),60)
 
 lint: rust node_modules/.ready dotenv .venv-slither/.ready ## formats, warnings, generated interfaces, requirements
