@@ -8,9 +8,10 @@ use flytrap_mqtt::{
 };
 use flytrap_policy::{Action, AlertKind, Denial};
 
+use super::end::End;
 use super::lane::Lane;
 use super::leases::lease_short;
-use super::machine::{End, FORWARDED, Machine};
+use super::machine::{FORWARDED, Machine};
 
 /// A topic alias that was never set, or past what the client takes.
 const UNKNOWN_ALIAS: Malformed = Malformed::PropertyValue { id: property::id::TOPIC_ALIAS };

@@ -6,6 +6,7 @@
 mod alias;
 mod consent;
 mod downlink;
+mod end;
 mod handshake;
 mod lane;
 mod leases;
@@ -21,8 +22,9 @@ mod tally;
 mod tests;
 mod uplink;
 
+pub use end::End;
 pub use lane::Lane;
-pub use machine::{Clock, End, Machine, Note, Terms, Used};
+pub use machine::{Clock, Machine, Note, Terms, Used};
 pub use pace::{Pace, Rates, WalletUse};
 pub use renewal::Step;
 pub use run::run;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use flytrap_policy::{Bucket, Rate, SharedBucket};
 
-use super::machine::{End, Used};
+use super::end::End;
+use super::machine::Used;
 
 /// The rates of each session, and of all sessions of a wallet together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

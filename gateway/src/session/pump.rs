@@ -15,8 +15,9 @@ use std::time::Instant;
 use flytrap_policy::View;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use super::end::End;
 use super::lane::Lane;
-use super::machine::{Clock, End, Machine};
+use super::machine::{Clock, Machine};
 use super::pace::Pace;
 use crate::mirror::{Fitness, Mirror};
 

@@ -10,8 +10,9 @@ use flytrap_mqtt::{Auth, Malformed, encode, reason};
 use flytrap_policy::Principal;
 use flytrap_policy::credential::METHOD;
 
+use super::end::End;
 use super::leases::Leases;
-use super::machine::{End, Machine};
+use super::machine::Machine;
 
 /// How long a client may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -11,8 +11,9 @@ use flytrap_policy::{AlertKind, Denial, Offence, Principal};
 use tokio::time::{Instant as Timer, sleep_until, timeout};
 use tracing::{debug, info};
 
+use super::end::End;
 use super::handshake::{Opened, open};
-use super::machine::{End, Machine};
+use super::machine::Machine;
 use super::pace::Pace;
 use super::proof::{self, Prover, Unproven};
 use super::pump::{Pump, Stop, World};

@@ -10,11 +10,10 @@ use flytrap_mqtt::{
 };
 use flytrap_policy::{Action, AlertKind, Denial};
 
+use super::end::End;
 use super::lane::Lane;
 use super::leases::lease_short;
-use super::machine::{
-    Asked, End, FORWARDED, MOST_ASKED, MOST_FILTER_OCTETS, MOST_UNANSWERED, Machine,
-};
+use super::machine::{Asked, FORWARDED, MOST_ASKED, MOST_FILTER_OCTETS, MOST_UNANSWERED, Machine};
 use crate::config::DenyAction;
 
 /// The code that takes a refused filter's place in a SUBACK of MQTT 3 [MQTT-3.9.3-2]; MQTT 3.1 has none and gets the same.
