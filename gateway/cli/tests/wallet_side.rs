@@ -1,6 +1,7 @@
 //! What a person does at the command line, against real contracts on a real node.
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use flytrap_site::{Site, SiteOptions};
 use serde_json::Value;
@@ -506,4 +507,57 @@ async fn errors_name_the_thing_and_what_to_do() {
         site.chain.http().as_str(),
     ]);
     assert!(run(usual).contains("deployments/31337.json"));
+}
+
+/// W75: what an auditor does with a gateway's file, and with one that was changed on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn exported_records_pass_and_a_changed_a_cut_and_a_foreign_file_do_not() {
+    let site = Site::start(SiteOptions::default()).await.expect("a site");
+    let gateway = site.gateway().expect("a gateway");
+    // The very program that runs there.
+    let program = format!("/proc/{}/exe", gateway.child.id());
+    let program = std::fs::read_link(program).expect("its program");
+    let file = site.dir().join("records.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // The first record says that it started; it is exported once its anchor is on chain.
+    let whole = loop {
+        let mut export = Command::new(&program);
+        export.arg("export").arg("--config").arg(&gateway.config).arg("--out").arg(&file);
+        let done = export.output().expect("the program");
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let written = std::fs::read_to_string(&file).expect("the file");
+        if written.contains("\"started\"") {
+            break written;
+        }
+        assert!(Instant::now() < deadline, "no anchor: {written}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+
+    let auditor = Person { site: &site, role: "stranger" };
+    let file = file.to_str().expect("a path");
+    let told = auditor.hears(&["audit", "verify", file, "--show"]);
+    assert!(told.starts_with("PASS") && told.contains("started 1 x"), "{told}");
+    let checked = auditor.does(&["audit", "verify", file]);
+    assert_eq!((&checked["verified"], &checked["first"]), (&Value::from(true), &Value::from(1)));
+    let tx = checked["anchors"][0]["tx"].as_str().expect("a transaction").to_owned();
+    assert!(told.contains(&tx), "{told}");
+
+    let spoilt = site.dir().join("spoilt.jsonl");
+    let spoil = |content: String| std::fs::write(&spoilt, content).expect("written");
+    let spoilt = spoilt.to_str().expect("a path");
+    let fails = |why: &str| {
+        let output = auditor.tries(&["audit", "verify", spoilt]);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{out}{err}");
+        assert!(out.starts_with("FAIL") && out.contains(why), "wanted {why}: {out}{err}");
+    };
+    spoil(whole.replacen("\"count\":1,\"octets\"", "\"count\":2,\"octets\"", 1));
+    fails("record 1 was changed");
+    let lines: Vec<&str> = whole.lines().collect();
+    spoil(lines[..lines.len() - 1].join("\n"));
+    fails("the file was cut");
+    spoil([&lines[..2], &lines[3..]].concat().join("\n"));
+    fails("records 1 to 1 are missing");
+    let refused = auditor.is_refused(&["--broker", "2", "audit", "verify", file]);
+    assert!(refused.contains("the file is about broker 1"), "{refused}");
 }

@@ -150,12 +150,13 @@ impl Store {
         Ok(index)
     }
 
-    /// Puts the records that came since the last time together for an anchor; `None` if there are none. `begin` tells sequence and root of the last
-    /// anchor that the chain has of this gateway, which counts where the file knows of none: a gateway that lost its disk goes on after it.
+    /// Puts the records that came since the last time together for an anchor; `None` if there are none. `on_chain` tells sequence and root of
+    /// the last anchor that the chain has of this gateway, which counts where the file knows of fewer: a gateway that lost its disk, or came back
+    /// with an older copy of it, goes on after that.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn close(&mut self, begin: (u64, B256)) -> Result<Option<Closed>, StoreError> {
+    pub fn close(&mut self, on_chain: (u64, B256)) -> Result<Option<Closed>, StoreError> {
         let wrong = |error| StoreError::Database { path: self.path.clone(), error };
         let last = "SELECT sequence, first + count, root FROM batch ORDER BY sequence DESC LIMIT 1";
         let last = self
@@ -163,7 +164,8 @@ impl Store {
             .query_row(last, [], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?, hash(row, 2)?)))
             .optional()
             .map_err(wrong)?;
-        let (before, first, previous) = last.unwrap_or((begin.0, 1, begin.1));
+        let (known, first, root) = last.unwrap_or((0, 1, B256::ZERO));
+        let (before, previous) = if known < on_chain.0 { on_chain } else { (known, root) };
         let count = (self.tail.0 + 1).saturating_sub(first).min(MOST_RECORDS);
         if count == 0 {
             return Ok(None);
@@ -465,7 +467,7 @@ mod tests {
 
         let mut store = open(dir.path()).expect("a store");
         assert_eq!(store.append(&[draft(4)]).expect("appended"), 4);
-        let second = store.close((77, B256::ZERO)).expect("closed").expect("a batch");
+        let second = store.close((1, first.root)).expect("closed").expect("a batch");
         assert_eq!((second.sequence, second.count, second.previous), (2, 2, first.root));
         assert_eq!(store.closed_after(0, 10).expect("batches"), [first, second]);
         assert_eq!(store.closed_after(1, 10).expect("batches"), [second]);
@@ -487,9 +489,26 @@ mod tests {
     }
 
     #[test]
+    fn an_older_copy_of_the_file_goes_on_after_the_last_anchor_on_chain_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut store = open(dir.path()).expect("a store");
+        store.append(&[draft(1)]).expect("appended");
+        let first = store.close(NONE).expect("closed").expect("a batch");
+        store.append(&[draft(2)]).expect("appended");
+        let root = B256::repeat_byte(5);
+        let closed = store.close((4, root)).expect("closed").expect("a batch");
+        assert_eq!((closed.sequence, closed.previous), (5, root));
+        assert_eq!(store.closed_after(0, 9).expect("batches"), [first, closed]);
+        // What the chain has not seen settled yet does not count less than what is known here.
+        store.append(&[draft(3)]).expect("appended");
+        let next = store.close((4, root)).expect("closed").expect("a batch");
+        assert_eq!((next.sequence, next.previous), (6, closed.root));
+    }
+
+    #[test]
     fn a_record_that_was_changed_or_taken_out_is_found_at_the_next_start() {
         let spoils = [
-            "UPDATE record SET octets = replace(octets, x'6772616e74', x'6f776e6572') WHERE idx = 2",
+            "UPDATE record SET octets = zeroblob(length(octets)) WHERE idx = 2",
             "UPDATE record SET link = zeroblob(32) WHERE idx = 1",
             "DELETE FROM record WHERE idx = 1",
         ];

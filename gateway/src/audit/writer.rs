@@ -61,8 +61,8 @@ impl Writer {
         Self { store: Some(store), waiting, fold }
     }
 
-    /// Writes what comes until `stop`, and then what is left. Without `anchors` (the gateway has no key, or does not record on chain) records are kept
-    /// and proved by nothing but their chain.
+    /// Writes what comes until `stop`, and then what is left. Without `anchors` (`gateway.record` is off) records are kept and proved by nothing but
+    /// their chain.
     pub async fn run(
         mut self,
         terms: Terms,
@@ -80,9 +80,7 @@ impl Writer {
                 _ = ticks.tick() => {
                     let folded = self.fold.lock().unwrap_or_else(PoisonError::into_inner).drain();
                     self.write(folded, &terms, &stop).await;
-                    if let Some(anchors) = &anchors {
-                        self.anchor(&terms, anchors).await;
-                    }
+                    self.put_together(&terms, anchors.as_ref()).await;
                 }
             }
             self.write(batches.concat(), &terms, &stop).await;
@@ -98,9 +96,7 @@ impl Writer {
         rest.extend(self.fold.lock().unwrap_or_else(PoisonError::into_inner).drain());
         rest.push(mark(Kind::Stopped, terms.mirror.now()));
         self.write(rest, &terms, &stop).await;
-        if let Some(anchors) = &anchors {
-            self.anchor(&terms, anchors).await;
-        }
+        self.put_together(&terms, anchors.as_ref()).await;
     }
 
     /// Writes until it is on the disk. While the disk does not take it, nothing more is taken from the sessions, which then wait in
@@ -143,27 +139,29 @@ impl Writer {
         }
     }
 
-    /// Closes what has gathered, unless an anchor is still under way; that one is handed over once more.
-    async fn anchor(&mut self, terms: &Terms, anchors: &impl Anchors) {
-        if !terms.mirror.fitness().decides() {
+    /// Closes what has gathered, and hands its anchor over; while one is still under way, that one once more and nothing else. Without
+    /// anchors too, so that a start has no more to check than what came last.
+    async fn put_together(&mut self, terms: &Terms, anchors: Option<&impl Anchors>) {
+        if anchors.is_some() && !terms.mirror.fitness().decides() {
             // Which anchors the chain has is not known.
             return;
         }
-        let on_chain = terms.mirror.peek().anchored(terms.gateway);
+        let on_chain = anchors.map(|_| terms.mirror.peek().anchored(terms.gateway));
         let next = self.on_thread(move |store| {
+            let Some(on_chain) = on_chain else { return store.close((0, B256::ZERO)) };
             match store.closed_after(on_chain.0, 1)?.into_iter().next() {
                 Some(under_way) => Ok(Some(under_way)),
                 None => store.close(on_chain),
             }
         });
-        match next.await {
-            None | Some(Ok(None)) => {}
-            Some(Ok(Some(closed))) => {
+        match (next.await, anchors) {
+            (Some(Ok(Some(closed))), Some(anchors)) => {
                 if let Err(why) = anchors.hand_over(closed).await {
                     warn!(why, sequence = closed.sequence, "an anchor waits to be handed over");
                 }
             }
-            Some(Err(why)) => error!(%why, "records cannot be put together for an anchor"),
+            (Some(Err(why)), _) => error!(%why, "records cannot be put together for an anchor"),
+            (None | Some(Ok(_)), _) => {}
         }
     }
 

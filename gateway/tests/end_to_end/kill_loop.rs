@@ -28,10 +28,12 @@ use tokio_util::sync::CancellationToken;
 use crate::common::process::set;
 use crate::common::raw::{Connect, Got, Publish, Raw};
 use crate::common::relay::Relay;
-use crate::common::{CLOSED, PATIENCE, RETAIN, Stage, TICK, V5, http, run};
+use crate::common::{CLOSED, RETAIN, Stage, TICK, V5, http, run};
 
 /// Blocks come this often.
 const BLOCK_TIME: Duration = Duration::from_millis(250);
+/// Between two transactions of the gateway.
+const INTERVAL: Duration = Duration::from_millis(150);
 /// Between two things of a client, so that what comes in while gateways are killed can get out while they are not: a transaction
 /// carries 64, and takes a second from its signature until it is settled.
 const PACE: Duration = Duration::from_millis(150);
@@ -113,7 +115,7 @@ async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
         set(table, "chain", "urls", vec![url]);
         set(table, "chain", "confirmations", 2);
         set(table, "chain", "poll", "30ms");
-        set(table, "audit", "interval", "150ms");
+        set(table, "audit", "interval", format!("{}ms", INTERVAL.as_millis()));
         set(table, "audit", "max_gas_per_day", 1_000_000_000_000_i64);
         set(table, "audit", "max_gwei_per_day", 1_000_000_000_000_i64);
         set(table, "limits", "failures", 0);
@@ -197,7 +199,14 @@ async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
         let waits = |name: &str| !metrics.contains(&format!("flytrap_submitter_{name}_queued 0\n"));
         !waits("bans") && !waits("alerts") && journal.is_empty()
     };
-    while !drained().await {
+    // What was counted last becomes a record, and the record an anchor, each after an interval.
+    let stays_drained = async || {
+        drained().await && {
+            tokio::time::sleep(INTERVAL * 4).await;
+            drained().await
+        }
+    };
+    while !stays_drained().await {
         if let Some(status) = child.ended() {
             bail!("SEED={seed}: the last gateway ended: {status}\n{}", child.tail());
         }
@@ -211,7 +220,8 @@ async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
     mining.cancel();
     miner.await?;
     stage.site.chain.mine(3).await?;
-    child.stop(PATIENCE).await?;
+    // A gateway that ends by itself would record that, and leave the anchor for its next start.
+    child.kill();
 
     let sent_file = stage.site.dir().join("sent.json");
     fs::write(&sent_file, serde_json::to_string(&sent)?)?;
@@ -229,7 +239,11 @@ async fn kill_loop(kills: u64, seed: u64) -> Result<()> {
         "SEED={seed}: {told}{}",
         String::from_utf8_lossy(&judged.stderr)
     );
-    ensure!(journal.bans() > 0 && journal.alerts() > 0, "nothing was stored when it was killed");
+    let anchors = journal.count("\"anchor\"");
+    ensure!(
+        journal.bans() > 0 && journal.alerts() > 0 && anchors > 0,
+        "nothing was stored when it was killed"
+    );
     Ok(())
 }
 

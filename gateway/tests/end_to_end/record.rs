@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use alloy_primitives::Address;
 use eyre::{Result, ensure, eyre};
@@ -13,7 +12,7 @@ use flytrap_record::{Kind, Record};
 use flytrap_site::unix_now;
 
 use crate::common::process::program;
-use crate::common::raw::{Connect, Publish, Raw};
+use crate::common::raw::{Connect, Got, Publish, Raw};
 use crate::common::{
     CLOSED, PATIENCE, PUBLIC, RETAIN, Right, Stage, Topic, Traits, V5, V311, Way, http, run, until,
 };
@@ -207,14 +206,14 @@ fn plain_telemetry_leaves_counters_and_no_record() -> Result<()> {
         for n in 0..200 {
             writer.publish_whole(&Publish::new("open/t", b"21.5").qos(1, n % 9 + 1)).await?;
         }
-        let before = anchors(&stage).await?.len();
-        // Several intervals of a second pass.
-        tokio::time::sleep(Duration::from_millis(3_500)).await;
-        let after = anchors(&stage).await?;
-        ensure!(after.len() <= before.max(1), "anchors without records: {after:?}");
-        let (_, records) = exported(&stage, |records| !records.is_empty()).await?;
+        // What is refused is recorded, and comes after everything that was allowed.
+        writer.send(Publish::new("closed/t", b"21.5").qos(1, 10).octets(V5)).await?;
+        ensure!(matches!(writer.get().await?, Got::Ack { code: 0x87, .. }), "not refused");
+        let is_refusal = |record: &Record| record.kind == Kind::PublishRefused;
+        let (_, records) = exported(&stage, |records| records.iter().any(is_refusal)).await?;
         let kinds: Vec<Kind> = records.iter().map(|record| record.kind).collect();
-        assert_eq!(kinds, [Kind::Started]);
+        assert_eq!(kinds, [Kind::Started, Kind::PublishRefused]);
+        ensure!(anchors(&stage).await?.len() <= 2, "anchors without records");
         Ok(())
     })
 }
