@@ -479,20 +479,17 @@ fn a_ban_that_was_on_its_way_when_the_gateway_was_killed_is_on_chain_exactly_onc
                 relay.shut();
             }
             six_failures(&stage, "127.0.0.1", mqtt).await?;
+            let state = gateway.state.clone();
+            until("the intent on disk", || async {
+                let mut found = Vec::new();
+                files(&state, &mut found);
+                let is_ban = |text: &String| text.contains("bans") && text.contains("origin");
+                Ok(found.iter().any(is_ban).then_some(()))
+            })
+            .await?;
             if sent {
                 until("the transaction in the pool", || async {
                     Ok((count("pending").await? != count("latest").await?).then_some(()))
-                })
-                .await?;
-            } else {
-                let state = gateway.state.clone();
-                until("the intent on disk", || async {
-                    let mut found = Vec::new();
-                    files(&state, &mut found);
-                    Ok(found
-                        .iter()
-                        .any(|text| text.contains("bans") && text.contains("origin"))
-                        .then_some(()))
                 })
                 .await?;
             }
