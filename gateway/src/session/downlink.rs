@@ -76,9 +76,8 @@ impl Machine {
                 }
             }
         };
-        self.answers_due = self.answers_due.saturating_add(rest.packet_id.is_some().into());
-        if rest.qos == QoS::ExactlyOnce {
-            self.resumes(rest.packet_id);
+        if let Some(id) = rest.packet_id {
+            self.expect_delivered(id, rest.qos);
         }
         self.rearm |= self.tallies.spend(permit, raw.topic(), rest.payload.len(), self.clock);
         self.count_to_client(rest.payload.len());
@@ -86,10 +85,14 @@ impl Machine {
         Ok(())
     }
 
-    /// A delivery that was withheld comes again and goes on to the client, whose exchange it is from here.
-    fn resumes(&mut self, id: Option<PacketId>) {
-        if let Some(id) = id {
-            self.withheld.remove(id);
+    /// A delivery goes to the client, who owes an answer.
+    #[inline]
+    fn expect_delivered(&mut self, id: PacketId, qos: QoS) {
+        self.answers_due = self.answers_due.saturating_add(1);
+        if qos == QoS::ExactlyOnce {
+            self.deliveries.sent(id);
+        } else {
+            self.deliveries.replaced(id);
         }
     }
 
@@ -138,9 +141,8 @@ impl Machine {
         self.rearm |=
             self.tallies.spend(permit, topic.as_bytes(), publish.payload.len(), self.clock);
         self.broker_aliases.share(alias);
-        self.answers_due = self.answers_due.saturating_add(publish.packet_id.is_some().into());
-        if publish.qos == QoS::ExactlyOnce {
-            self.resumes(publish.packet_id);
+        if let Some(id) = publish.packet_id {
+            self.expect_delivered(id, publish.qos);
         }
         self.count_to_client(publish.payload.len());
         Ok(())
@@ -157,7 +159,7 @@ impl Machine {
     fn answer_in_stead(&mut self, publish: &Publish<'_>, to_broker: &mut Lane<'_>) {
         let Some(id) = publish.packet_id else { return };
         if publish.qos == QoS::ExactlyOnce {
-            self.withheld.insert(id);
+            self.deliveries.withheld(id);
             encode::pubrec(self.version, id, reason::SUCCESS, None, to_broker.buffer());
         } else {
             encode::puback(self.version, id, reason::SUCCESS, None, to_broker.buffer());
@@ -192,7 +194,7 @@ impl Machine {
                 }
             }
             FromBroker::PubRel(ack) => {
-                if self.withheld.remove(ack.packet_id) {
+                if self.deliveries.released(ack.packet_id) {
                     let (version, id) = (self.version, ack.packet_id);
                     encode::pubcomp(version, id, reason::SUCCESS, None, to_broker.buffer());
                 } else {

@@ -21,6 +21,9 @@ pub enum End {
     /// The client used a topic alias that it had not set, or that the broker does not take.
     #[error("a topic alias that means nothing")]
     ClientAlias,
+    /// The client answered a QoS 2 delivery with a packet that is no answer to it [MQTT-4.3.3-8], [MQTT-4.3.3-11].
+    #[error("a QoS 2 delivery was answered with the wrong packet")]
+    ClientAnswer,
     /// The client went past a bound of the gateway; the sentence says which.
     #[error("excess of the client: {0}")]
     ClientExcess(&'static str),
@@ -72,7 +75,7 @@ impl End {
             Self::ClientLeft => "left",
             Self::ClientLost => "lost",
             Self::BrokerLeft => "broker_left",
-            Self::ClientFault(_) | Self::ClientAlias => "client_fault",
+            Self::ClientFault(_) | Self::ClientAlias | Self::ClientAnswer => "client_fault",
             Self::ClientExcess(_) => "client_excess",
             Self::ClientRate(_) => "client_rate",
             Self::ClientInFlight => "client_in_flight",
@@ -96,6 +99,7 @@ impl End {
             self,
             Self::ClientFault(_)
                 | Self::ClientAlias
+                | Self::ClientAnswer
                 | Self::ClientExcess(_)
                 | Self::ClientRate(_)
                 | Self::ClientInFlight

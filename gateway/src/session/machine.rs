@@ -13,6 +13,7 @@ use flytrap_mqtt::{ConnAck, Connect, Version, encode, reason};
 use flytrap_policy::{Action, AlertKind, Denial, Principal, View};
 
 use super::alias::Aliases;
+use super::deliveries::Deliveries;
 use super::end::End;
 use super::lane::Lane;
 use super::leases::Leases;
@@ -126,8 +127,8 @@ pub struct Machine {
 
     pub(super) deliver: Leases,
     pub(super) broker_aliases: Aliases,
-    /// QoS 2 deliveries that were withheld, whose PUBREL must not reach the client.
-    pub(super) withheld: PacketIds,
+    /// QoS 2 deliveries, those withheld among them, whose PUBREL must not reach the client.
+    pub(super) deliveries: Deliveries,
     /// Answers that the client owes to deliveries: they cost it nothing, as others decide how many there are.
     pub(super) answers_due: u32,
 
@@ -213,7 +214,7 @@ impl Machine {
             refused: PacketIds::default(),
             deliver: Leases::default(),
             broker_aliases: Aliases::default(),
-            withheld: PacketIds::default(),
+            deliveries: Deliveries::default(),
             most_in_flight: terms.max_in_flight.into(),
             incomplete: 0,
             answers_due: 0,
@@ -507,6 +508,7 @@ impl Machine {
         match end {
             End::ClientLeft | End::ClientLost | End::BrokerLeft => None,
             End::ClientFault(fault) => Some((fault.reason_code(), None)),
+            End::ClientAnswer => Some((reason::PROTOCOL_ERROR, None)),
             End::ClientAlias => Some((reason::TOPIC_ALIAS_INVALID, None)),
             End::ClientExcess(sentence) => told(reason::QUOTA_EXCEEDED, sentence),
             End::ClientStalled => Some((reason::QUOTA_EXCEEDED, None)),

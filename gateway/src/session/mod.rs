@@ -5,6 +5,7 @@
 
 mod alias;
 mod consent;
+mod deliveries;
 mod downlink;
 mod end;
 mod handshake;

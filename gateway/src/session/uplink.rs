@@ -233,7 +233,10 @@ impl Machine {
                 self.used.messages += 1;
                 to_broker.forward(at);
             }
-            FromClient::PubAck(_) | FromClient::PubRec(_) | FromClient::PubComp(_) => {
+            FromClient::PubAck(ack) | FromClient::PubRec(ack) | FromClient::PubComp(ack) => {
+                self.deliveries
+                    .answered(frame.kind(), ack.packet_id, ack.is_failure())
+                    .map_err(|_| End::ClientAnswer)?;
                 match self.answers_due.checked_sub(1) {
                     Some(left) => self.answers_due = left,
                     None => self.used.messages += 1,

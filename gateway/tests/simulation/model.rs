@@ -41,7 +41,7 @@ impl Ending {
     pub fn of(end: &End) -> Option<Self> {
         Some(match end {
             End::ClientLeft => Self::ClientLeft,
-            End::ClientFault(_) => Self::ClientFault,
+            End::ClientFault(_) | End::ClientAnswer => Self::ClientFault,
             End::ClientAlias => Self::ClientAlias,
             End::ClientExcess(_) => Self::ClientExcess,
             End::BrokerLeft => Self::BrokerLeft,
@@ -118,6 +118,8 @@ pub struct Model {
     answers: VecDeque<(u16, Option<Expect>)>,
     refused: BTreeSet<u16>,
     withheld: BTreeSet<u16>,
+    /// What the client may answer a QoS 2 delivery with.
+    owed: BTreeMap<u16, Vec<u8>>,
     pub live: BTreeSet<String>,
     asked: VecDeque<Asked>,
     /// UNSUBSCRIBE packets unanswered; `true`: of the gateway's own.
@@ -146,6 +148,7 @@ impl Model {
             answers: VecDeque::new(),
             refused: BTreeSet::new(),
             withheld: BTreeSet::new(),
+            owed: BTreeMap::new(),
             live: BTreeSet::new(),
             asked: VecDeque::new(),
             unsubscribes: VecDeque::new(),
@@ -182,6 +185,15 @@ impl Model {
                 let code = if self.is_v5() { 0x92 } else { 0 };
                 out.to_client.push(Expect::Ack { first: 0x70, id: *id, code });
                 out
+            }
+            Packet::Ack { kind, id, code } if *kind != PUBREL => {
+                if self.owed.get(id).is_some_and(|owed| !owed.contains(kind)) {
+                    return out.end(Ending::ClientFault);
+                }
+                if *kind == PUBCOMP || *code >= 0x80 {
+                    self.owed.remove(id);
+                }
+                forward(out)
             }
             Packet::Ack { .. } => forward(out),
             Packet::Subscribe { id, properties, filters } => {
@@ -376,6 +388,12 @@ impl Model {
                 out.to_broker.push(Expect::Ack { first: PUBCOMP << 4, id: *id, code: 0 });
                 out
             }
+            Packet::Ack { kind: PUBREL, id, .. } => {
+                if let Some(owed) = self.owed.get_mut(id) {
+                    *owed = vec![PUBREC, PUBCOMP];
+                }
+                forward(out)
+            }
             Packet::Ack { .. } => forward(out),
             Packet::SubAck { id, codes } => {
                 let Some(at) = self.asked.iter().position(|asked| asked.id == *id) else {
@@ -459,13 +477,22 @@ impl Model {
             {
                 self.client_knows.insert(alias, name);
             }
-            if publish.qos == 2 {
-                self.withheld.remove(&publish.id);
+            match publish.qos {
+                2 => {
+                    self.withheld.remove(&publish.id);
+                    self.owed.insert(publish.id, vec![PUBREC]);
+                }
+                1 => {
+                    self.withheld.remove(&publish.id);
+                    self.owed.remove(&publish.id);
+                }
+                _ => {}
             }
             out.to_client.push(Expect::Exactly(sent));
         } else if publish.qos > 0 {
             if publish.qos == 2 {
                 self.withheld.insert(publish.id);
+                self.owed.remove(&publish.id);
             }
             let first = if publish.qos == 1 { PUBACK << 4 } else { PUBREC << 4 };
             out.to_broker.push(Expect::Ack { first, id: publish.id, code: 0 });
