@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Subcommand;
 use eyre::{Result, bail};
 use flytrap_gateway::bans::Subject;
-use flytrap_gateway::bans::control::{Answer, Listed, Request, ask};
 use flytrap_gateway::config::Span;
+use flytrap_gateway::control::{Answer, Listed, Request, ask};
 
 /// What is to be done about bans.
 #[derive(Debug, Subcommand)]

@@ -13,6 +13,7 @@ pub mod bans;
 pub mod check;
 pub mod conduct;
 pub mod config;
+pub mod control;
 pub mod door;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use bans_command::BansCommand;
 use clap::{Args, Parser, Subcommand};
-use eyre::{WrapErr as _, eyre};
+use eyre::{WrapErr as _, bail, eyre};
+use flytrap_gateway::bans::Subject;
 use flytrap_gateway::config::Config;
-use flytrap_gateway::{audit, check, health, server, tls};
+use flytrap_gateway::control::{Answer, Request};
+use flytrap_gateway::{audit, check, control, health, server, tls};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -59,6 +61,14 @@ enum Command {
         place: Place,
         #[command(subcommand)]
         what: BansCommand,
+    },
+    /// Make unreadable for ever what is personal in the records so far about a wallet or an address: client ids, topic names, origins.
+    /// The records stay and prove what they proved; that this was done is one of them.
+    Erase {
+        #[command(flatten)]
+        place: Place,
+        /// A wallet (0x and 40 digits), an address, or an origin's pseudonym (0x and 64).
+        subject: Subject,
     },
     /// Write the anchored records as a file that `flytrap audit verify` checks. The gateway may be running.
     Export {
@@ -167,6 +177,17 @@ fn act(command: Command) -> eyre::Result<ExitCode> {
             let state_dir = place.state_dir()?;
             let runtime = runtime()?;
             runtime.block_on(bans_command::act(&state_dir, what))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Erase { place, subject } => {
+            let state_dir = place.state_dir()?;
+            let request = Request::Erase { subject };
+            let told = match runtime()?.block_on(control::ask(&state_dir, &request))? {
+                Answer::Erased { found: true } => "Erased.",
+                Answer::Erased { found: false } => "There was nothing to erase.",
+                other => bail!("the gateway answered something else: {other:?}"),
+            };
+            println!("{told}");
             Ok(ExitCode::SUCCESS)
         }
         Command::Export { config, out, from } => {

@@ -29,10 +29,10 @@ use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::audit::{self, Audit, Store, StoreError};
-use crate::bans::control::{self, Office};
 use crate::bans::{Bans, OnChain, Shelf, Unreadable};
 use crate::conduct::Conduct;
 use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
+use crate::control::{self, Office};
 use crate::door::Door;
 use crate::health::{self, Vitals, VitalsCollector};
 use crate::listener::{BindError, Listener, check_open_files};
@@ -216,7 +216,7 @@ pub async fn run(
         conduct: conduct.clone(),
         log,
         outbox: outbox.clone(),
-        audit,
+        audit: audit.clone(),
         metrics: metrics.clone(),
         upstreams: upstreams.clone(),
         wallet_desk,
@@ -252,6 +252,7 @@ pub async fn run(
         conduct,
         mirror: mirror.clone(),
         outbox: outbox.clone(),
+        audit,
     };
     let queue = submitter.as_ref().map(|(_, handle)| handle.clone());
     parts.spawn("bans", follow_mirror(office.clone(), queue, after.clone()));

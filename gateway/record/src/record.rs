@@ -49,11 +49,13 @@ pub enum Kind {
     Started,
     /// The gateway stopped in order: before a start without this it was killed, and what it had counted last may be missing.
     Stopped,
+    /// What was personal in the records of a wallet, or of an origin, was made unreadable for ever.
+    Erased,
 }
 
 impl Kind {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Published,
         Self::Delivered,
         Self::PublishRefused,
@@ -64,6 +66,7 @@ impl Kind {
         Self::ProofFailed,
         Self::Started,
         Self::Stopped,
+        Self::Erased,
     ];
 
     /// Its number in the encoding.
@@ -277,7 +280,7 @@ pub(crate) mod tests {
             assert_eq!(usize::from(kind.number()), place);
             assert_eq!(Kind::from_number(kind.number()), Some(kind));
         }
-        assert_eq!(Kind::from_number(10), None);
+        assert_eq!(Kind::from_number(11), None);
     }
 
     proptest! {

@@ -6,6 +6,8 @@
 //!                                                                                    └─> batch -> anchor -> submitter -> chain
 //! ```
 //!
+//! Whoever may act on this machine has what is personal about somebody erased ([`Audit::erase`]), which is a record itself.
+//!
 //! Which happenings become records: every message on a sensitive topic, counted per session, topic and interval; every refusal, failed
 //! proof and ban, equal ones of an interval as one; starts. Plain telemetry moves counters only. When the disk is slower than
 //! what must be recorded, sessions wait for it; what may be folded is folded.
@@ -24,7 +26,7 @@ use alloy_primitives::{Address, B256, Bytes};
 use flytrap_policy::{AlertKind, Principal, Right};
 use flytrap_record::seal::{Personal, Subject};
 use flytrap_record::{Kind, Record};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use export::{ExportError, export};
 pub use store::{Closed, Draft, Reader, Store, StoreError, file_in};
@@ -33,13 +35,20 @@ pub use writer::{Anchors, Terms, Writer};
 use crate::session::Tally;
 use fold::Fold;
 
+/// What the writer is to do.
+#[derive(Debug)]
+enum Work {
+    Append(Vec<Draft>),
+    Erase { subject: Subject, done: oneshot::Sender<Result<bool, String>> },
+}
+
 /// Batches of records that may wait for the disk before sessions do.
 const MOST_WAITING: usize = 1_024;
 
 /// Where sessions and the door leave what happened. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Audit {
-    drafts: mpsc::Sender<Vec<Draft>>,
+    work: mpsc::Sender<Work>,
     fold: Arc<Mutex<Fold>>,
     session: Arc<AtomicU64>,
 }
@@ -88,7 +97,7 @@ impl Audit {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let first = u64::try_from(since.as_micros()).unwrap_or(1);
         let audit =
-            Self { drafts: sender, fold: fold.clone(), session: Arc::new(AtomicU64::new(first)) };
+            Self { work: sender, fold: fold.clone(), session: Arc::new(AtomicU64::new(first)) };
         (audit, Writer::new(store, waiting, fold))
     }
 
@@ -105,7 +114,18 @@ impl Audit {
         }
         let drafts = tallies.into_iter().map(|tally| access(who, tally)).collect();
         // The writer ends after all sessions have; without one there is nothing to wait for.
-        let _ = self.drafts.send(drafts).await;
+        let _ = self.work.send(Work::Append(drafts)).await;
+    }
+
+    /// Makes unreadable for ever what is personal in all records so far about `subject`. Says whether there was anything.
+    ///
+    /// # Errors
+    /// Why it was not done, as a sentence.
+    pub async fn erase(&self, subject: Subject) -> Result<bool, String> {
+        let (done, answer) = oneshot::channel();
+        let gone = || "the gateway stops and writes no more records".to_owned();
+        self.work.send(Work::Erase { subject, done }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
     }
 
     /// Notes something that is folded with its like.

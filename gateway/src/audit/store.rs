@@ -4,6 +4,7 @@
 //! its records or none. Others may read at the same time ([`Reader`]).
 
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256};
@@ -58,6 +59,12 @@ pub enum StoreError {
         /// Its version.
         found: i64,
     },
+    /// A key was deleted, and is still in the log.
+    #[error("the key is deleted, but \"{path}-wal\" still holds it, because somebody reads the records (an export?): do it again when that has ended", path = .path.display())]
+    Lingers {
+        /// The file.
+        path: PathBuf,
+    },
     /// What is on disk is not what was written.
     #[error("records in \"{path}\" are damaged: {what}; restore the file from a copy, or move it away to begin a new one (what was anchored is then missing in exports)", path = .path.display())]
     Damaged {
@@ -110,12 +117,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; none of them was appended then.
     pub fn append(&mut self, drafts: &[Draft]) -> Result<u64, StoreError> {
+        self.append_and(drafts, |_| Ok(()))?;
+        Ok(self.tail.0)
+    }
+
+    /// Appends records and does something else, both or neither.
+    fn append_and<T>(
+        &mut self,
+        drafts: &[Draft],
+        also: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let wrong = |error| StoreError::Database { path: self.path.clone(), error };
         let key = self.pseudonym_key.expose();
         let transaction = self
             .database
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(wrong)?;
+        let done = also(&transaction).map_err(wrong)?;
         let (mut index, mut at) = self.tail;
         {
             let insert = "INSERT INTO record (idx, link, kind, wallet, topic, first_at, last_at, octets) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
@@ -147,7 +165,28 @@ impl Store {
         }
         transaction.commit().map_err(wrong)?;
         self.tail = (index, at);
-        Ok(index)
+        Ok(done)
+    }
+
+    /// Deletes the key of `subject`, so that what is personal about it cannot be read any more, here or in any copy, and appends the record
+    /// that says so. Says whether there was a key.
+    ///
+    /// # Errors
+    /// [`StoreError`]; neither was done then, except with [`StoreError::Lingers`].
+    pub fn erase(&mut self, subject: Subject, told: &Draft) -> Result<bool, StoreError> {
+        let tag = subject.tag(self.pseudonym_key.expose());
+        let delete = "DELETE FROM subject WHERE tag = ?";
+        let had = self.append_and(slice::from_ref(told), |transaction| {
+            transaction.execute(delete, [tag.as_slice()])
+        })?;
+        // The key was overwritten in the file; now it leaves SQLite's log as well.
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let busy = self.database.query_row(checkpoint, [], |row| row.get::<_, bool>(0));
+        match busy {
+            Ok(false) => Ok(had > 0),
+            Ok(true) => Err(StoreError::Lingers { path: self.path.clone() }),
+            Err(error) => Err(StoreError::Database { path: self.path.clone(), error }),
+        }
     }
 
     /// Puts the records that came since the last time together for an anchor; `None` if there are none. `on_chain` tells sequence and root of
@@ -538,16 +577,35 @@ mod tests {
         let sealed = &records(dir.path(), &batch)[0];
         assert_eq!(key.open(GATEWAY, 1, &sealed.personal).expect("readable").client_id, "pump-7");
 
-        let gone = store.database.execute("DELETE FROM subject WHERE tag = ?", [tag.as_slice()]);
-        assert_eq!(gone.expect("erased"), 1);
-        store.database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("written");
-        let left = std::fs::read(file_in(dir.path(), GATEWAY)).expect("the file");
-        assert!(!left.windows(32).any(|part| part == key.octets()), "the key is in the file");
+        let told = Draft { personal: None, ..draft(1) };
+        assert!(store.erase(subject, &told).expect("erased"));
+        for file in std::fs::read_dir(dir.path()).expect("the directory").flatten() {
+            let left = std::fs::read(file.path()).expect("a file");
+            let found = left.windows(32).any(|part| part == key.octets());
+            assert!(!found, "the key is in {file:?}");
+        }
+        assert_eq!(store.append(&[]).expect("nothing"), 2, "that it was erased is a record");
+        assert!(!store.erase(subject, &told).expect("erased"), "there is nothing left");
         let again = subject_key(&store.database, tag, 1).expect("a new key");
         assert_eq!(again.open(GATEWAY, 1, &sealed.personal), None);
         let leaves = records(dir.path(), &batch).into_iter().map(|r| leaf(&r.encode()));
         let batch = Batch { first: 1, count: 1, before: B256::ZERO, top: top(leaves) };
         assert_eq!(batch.root(), closed.root);
+    }
+
+    #[test]
+    fn while_somebody_reads_a_key_is_deleted_and_said_to_linger() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut store = open(dir.path()).expect("a store");
+        store.append(&[draft(1)]).expect("appended");
+        store.database.busy_timeout(Duration::from_millis(50)).expect("set");
+        let reader = Connection::open(file_in(dir.path(), GATEWAY)).expect("the file");
+        reader.execute_batch("BEGIN; SELECT * FROM record").expect("reading");
+        let subject = Subject::Wallet(Address::repeat_byte(1));
+        let told = Draft { personal: None, ..draft(1) };
+        assert!(matches!(store.erase(subject, &told), Err(StoreError::Lingers { .. })));
+        drop(reader);
+        assert!(!store.erase(subject, &told).expect("erased"), "it was deleted before");
     }
 
     #[test]

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Bytes};
+use flytrap_record::seal::Subject;
 use flytrap_record::{Kind, Record};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::Work;
 use super::fold::Fold;
 use super::store::{Closed, Draft, Store};
 use crate::metrics::Metrics;
@@ -48,16 +50,12 @@ pub struct Terms {
 pub struct Writer {
     /// Away while a thread works with it.
     store: Option<Store>,
-    waiting: mpsc::Receiver<Vec<Draft>>,
+    waiting: mpsc::Receiver<Work>,
     fold: Arc<Mutex<Fold>>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        store: Store,
-        waiting: mpsc::Receiver<Vec<Draft>>,
-        fold: Arc<Mutex<Fold>>,
-    ) -> Self {
+    pub(super) fn new(store: Store, waiting: mpsc::Receiver<Work>, fold: Arc<Mutex<Fold>>) -> Self {
         Self { store: Some(store), waiting, fold }
     }
 
@@ -73,30 +71,65 @@ impl Writer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.write(vec![mark(Kind::Started, terms.mirror.now())], &terms, &stop).await;
         loop {
-            let mut batches = Vec::new();
+            let mut work = Vec::new();
             tokio::select! {
                 () = stop.cancelled() => break,
-                count = self.waiting.recv_many(&mut batches, AT_ONCE) => if count == 0 { break },
+                count = self.waiting.recv_many(&mut work, AT_ONCE) => if count == 0 { break },
                 _ = ticks.tick() => {
-                    let folded = self.fold.lock().unwrap_or_else(PoisonError::into_inner).drain();
+                    let folded = self.folded();
                     self.write(folded, &terms, &stop).await;
                     self.put_together(&terms, anchors.as_ref()).await;
                 }
             }
-            self.write(batches.concat(), &terms, &stop).await;
+            self.work_off(work, &terms, &stop).await;
             if self.store.is_none() {
                 // A panic took the database with it: the gateway is told by the end of this part.
                 return;
             }
         }
-        let mut rest = Vec::new();
-        while let Ok(batch) = self.waiting.try_recv() {
-            rest.extend(batch);
+        let mut work = Vec::new();
+        while let Ok(one) = self.waiting.try_recv() {
+            work.push(one);
         }
-        rest.extend(self.fold.lock().unwrap_or_else(PoisonError::into_inner).drain());
+        self.work_off(work, &terms, &stop).await;
+        let mut rest = self.folded();
         rest.push(mark(Kind::Stopped, terms.mirror.now()));
         self.write(rest, &terms, &stop).await;
         self.put_together(&terms, anchors.as_ref()).await;
+    }
+
+    fn folded(&self) -> Vec<Draft> {
+        self.fold.lock().unwrap_or_else(PoisonError::into_inner).drain()
+    }
+
+    /// Does what was asked, in its order, and with as few transactions as that takes.
+    async fn work_off(&mut self, work: Vec<Work>, terms: &Terms, stop: &CancellationToken) {
+        let mut drafts = Vec::new();
+        for one in work {
+            match one {
+                Work::Append(more) => drafts.extend(more),
+                Work::Erase { subject, done } => {
+                    // What was refused until now is not to be written under a new key.
+                    drafts.extend(self.folded());
+                    self.write(std::mem::take(&mut drafts), terms, stop).await;
+                    let erased = self.erase(subject, terms.mirror.now()).await;
+                    let _ = done.send(erased);
+                }
+            }
+        }
+        self.write(drafts, terms, stop).await;
+    }
+
+    async fn erase(&mut self, subject: Subject, now: u64) -> Result<bool, String> {
+        let mut told = mark(Kind::Erased, now);
+        match subject {
+            Subject::Wallet(wallet) => told.record.wallet = wallet,
+            Subject::Origin(_) => "origin".clone_into(&mut told.record.rule),
+        }
+        match self.on_thread(move |store| store.erase(subject, &told)).await {
+            Some(done) => done.map_err(|why| why.to_string()),
+            None => Err("records cannot be written: see the log".to_owned()),
+        }
     }
 
     /// Writes until it is on the disk. While the disk does not take it, nothing more is taken from the sessions, which then wait in

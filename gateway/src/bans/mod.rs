@@ -1,13 +1,12 @@
 //! Who is banned here, by what and until when: one book, in memory for who asks and on the disk for the next start.
 //!
 //! [`door`](crate::door) (origins, for failed proofs), [`conduct`](crate::conduct) (wallets, for what they did) and the operator
-//! ([`control`]) write into it. It is what holds before the chain has taken a ban, where nothing goes on chain, and after a restart. The
+//! ([`crate::control`]) write into it. It is what holds before the chain has taken a ban, where nothing goes on chain, and after a restart. The
 //! chain has the last word: a ban that was seen there and is there no longer was lifted.
 //!
 //! Bounded: [`MOST`] of wallets, of origins and of networks each. When full nothing is pushed out: what does not fit is told and counted.
 //! [`shelf`] keeps it on the disk.
 
-pub mod control;
 mod shelf;
 mod subject;
 

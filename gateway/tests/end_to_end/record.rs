@@ -293,3 +293,33 @@ fn while_records_cannot_be_written_sensitive_sessions_wait_and_others_do_not() -
         Ok(())
     })
 }
+
+/// THREATS H: what is personal is erased on the word of whoever runs the gateway, and what is left proves the same.
+#[test]
+fn what_is_personal_is_erased_and_the_records_prove_the_same() -> Result<()> {
+    run(async {
+        let stage = Stage::open_and_closed().await?;
+        let mut writer = stage.session(Way::plain(V5), &stage.publisher("pump-7")?).await?;
+        writer.send(Publish::new("closed/t", b"x").qos(1, 1).octets(V5)).await?;
+        ensure!(matches!(writer.get().await?, Got::Ack { code: 0x87, .. }), "not refused");
+        let is_refusal = |record: &Record| record.kind == Kind::PublishRefused;
+        exported(&stage, |records| records.iter().any(is_refusal)).await?;
+
+        let wallet = stage.site.wallets.publisher.address();
+        let gateway = stage.site.gateway()?;
+        let erase = || -> Result<String> {
+            let mut command = Command::new(program());
+            command.arg("erase").arg("--config").arg(&gateway.config).arg(wallet.to_string());
+            let output = command.output()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        ensure!(erase()?.contains("Erased"));
+        ensure!(erase()?.contains("nothing to erase"));
+        let erased = |record: &Record| record.kind == Kind::Erased && record.wallet == wallet;
+        let two = |records: &[Record]| records.iter().filter(|r| erased(r)).count() == 2;
+        let (_, records) = exported(&stage, two).await?;
+        ensure!(records.iter().any(is_refusal), "the record stays");
+        Ok(())
+    })
+}

@@ -1,4 +1,4 @@
-//! `flytrap-gateway bans`: what a person at the machine tells a running gateway about bans, and what it answers.
+//! `flytrap-gateway bans` and `erase`: what a person at the machine tells a running gateway, and what it answers.
 //!
 //! A Unix socket in the state directory, for the gateway's own user and root alone. One line of JSON asks, one answers; both are bounded
 //! and have a deadline. What is told is in force, on open sessions too, when the answer comes.
@@ -20,7 +20,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Ban, Bans, By, OnChain, Subject};
+use flytrap_record::seal;
+
+use crate::audit::Audit;
+use crate::bans::{Ban, Bans, By, OnChain, Subject};
 use crate::conduct::Conduct;
 use crate::door::Door;
 use crate::mirror::Mirror;
@@ -35,7 +38,7 @@ const ANSWER_OCTETS: u64 = 2 * 1024 * 1024;
 /// Bans in one answer; the rest is asked for by its last.
 const PAGE: usize = 500;
 /// For one request and its answer, on either side.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests at a time; more wait.
 const AT_ONCE: usize = 8;
 /// Longest reason, as the contract takes it.
@@ -68,6 +71,11 @@ pub enum Request {
         /// Whose.
         subject: Subject,
     },
+    /// Makes unreadable what is personal in the records about somebody.
+    Erase {
+        /// Whom; no network.
+        subject: Subject,
+    },
 }
 
 /// What is answered.
@@ -96,6 +104,11 @@ pub enum Answer {
         here: bool,
         /// What becomes of it on chain.
         chain: String,
+    },
+    /// It cannot be read any more.
+    Erased {
+        /// Whether there was anything.
+        found: bool,
     },
     /// Not done, and why.
     Refused(String),
@@ -128,7 +141,7 @@ pub struct Known {
     pub evidence: String,
 }
 
-/// Everyone who has to know of a ban.
+/// Everyone who has to know of what is told.
 #[derive(Debug, Clone)]
 pub struct Office {
     /// The book.
@@ -141,6 +154,8 @@ pub struct Office {
     pub mirror: Arc<Mirror>,
     /// The way there.
     pub outbox: Outbox,
+    /// The record.
+    pub audit: Audit,
 }
 
 impl Office {
@@ -159,14 +174,41 @@ impl Office {
         }
     }
 
-    fn answer(&self, request: Request) -> Answer {
-        match request {
-            Request::List { after } => self.list(after.as_ref()),
-            Request::Add { subject, seconds, reason } => {
-                self.add(subject, seconds, reason).unwrap_or_else(Answer::Refused)
-            }
-            Request::Lift { subject } => self.lift(subject).unwrap_or_else(Answer::Refused),
+    async fn answer(self, request: Request) -> io::Result<Answer> {
+        let bans = self.bans.clone();
+        let answer = match request {
+            Request::Erase { subject } => self.erase(&subject).await,
+            of_bans => tokio::task::spawn_blocking(move || self.of_bans(of_bans)).await?,
+        };
+        let mut answer = answer.unwrap_or_else(Answer::Refused);
+        if let Answer::Added { chain, .. } | Answer::Lifted { chain, .. } = &mut answer
+            && !bans.is_written().await
+        {
+            chain.push_str(
+                "; it is not on the disk yet, so a restart would not know of it: see the log",
+            );
         }
+        Ok(answer)
+    }
+
+    fn of_bans(&self, request: Request) -> Result<Answer, String> {
+        match request {
+            Request::List { after } => Ok(self.list(after.as_ref())),
+            Request::Add { subject, seconds, reason } => self.add(subject, seconds, reason),
+            Request::Lift { subject } => self.lift(subject),
+            Request::Erase { .. } => Err("not about a ban".to_owned()),
+        }
+    }
+
+    async fn erase(&self, subject: &Subject) -> Result<Answer, String> {
+        let whose = match (subject, self.bans.pseudonym(subject)) {
+            (Subject::Wallet(wallet), _) => seal::Subject::Wallet(*wallet),
+            (_, Some(origin)) => seal::Subject::Origin(origin),
+            _ => return Err(format!("{subject} is a network: name each address")),
+        };
+        let found = self.audit.erase(whose).await?;
+        info!(found, "records erased on the word of an operator");
+        Ok(Answer::Erased { found })
     }
 
     /// The bans of the book and those that are only on chain, in one order.
@@ -363,19 +405,7 @@ async fn converse(stream: UnixStream, office: Office) -> io::Result<()> {
     let mut line = Vec::new();
     BufReader::new(read.take(REQUEST_OCTETS)).read_until(b'\n', &mut line).await?;
     let answer = match serde_json::from_slice::<Request>(&line) {
-        Ok(request) => {
-            let bans = office.bans.clone();
-            let answer = tokio::task::spawn_blocking(move || office.answer(request));
-            let mut answer = answer.await.map_err(io::Error::other)?;
-            if let Answer::Added { chain, .. } | Answer::Lifted { chain, .. } = &mut answer
-                && !bans.is_written().await
-            {
-                chain.push_str(
-                    "; it is not on the disk yet, so a restart would not know of it: see the log",
-                );
-            }
-            answer
-        }
+        Ok(request) => office.answer(request).await?,
         Err(error) => Answer::Refused(format!("the request makes no sense: {error}")),
     };
     let mut text = serde_json::to_vec(&answer)?;
