@@ -21,6 +21,7 @@ mod limits;
 mod makers;
 mod no_rpc_on_path;
 mod no_trace;
+mod node_faults;
 mod packets;
 mod presenting;
 mod proxy_protocol;
