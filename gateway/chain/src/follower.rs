@@ -74,6 +74,9 @@ pub struct Follower {
     published: Option<Published>,
     span: Span,
     lagging: Option<Instant>,
+    /// The newest block that the followed node has named as its own head. The chain may still hold what another one told before,
+    /// and that one must not be the second to agree with itself.
+    vouched: Option<B256>,
     /// Since when another node is ahead of the followed one.
     outrun: Option<Instant>,
     /// Hashes of the contracts' code as first seen.
@@ -142,6 +145,7 @@ impl Follower {
             published: None,
             span: Span::new(),
             lagging: None,
+            vouched: None,
             outrun: None,
             code: Arc::default(),
             ownerless: 0,
@@ -320,7 +324,7 @@ impl Follower {
         let (mut chain_checked, mut code_checked) = (Instant::now(), Instant::now());
         let mut timer = interval(self.config.poll.max(Duration::from_millis(10)));
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        (self.lagging, self.outrun) = (None, None);
+        (self.lagging, self.outrun, self.vouched) = (None, None, None);
         self.second = None;
         let mut witnesses = self.config.quorum.then(|| self.witnesses(at));
         let mut opinion: Option<BoxFuture<'static, (Witnesses, Verdict)>> = None;
@@ -399,7 +403,7 @@ impl Follower {
 
     /// What a second node is asked about the state as it is now.
     fn question(&self) -> Option<Question> {
-        let chain = self.chain.as_ref()?;
+        let chain = self.chain.as_ref().filter(|chain| self.vouched == Some(chain.hash()))?;
         let settled = chain.height().checked_sub(self.config.confirmations)?;
         let hashes = (settled..=chain.height()).map(|height| chain.hash_at(height));
         Some(Question { settled, hashes: hashes.collect::<Option<_>>()? })

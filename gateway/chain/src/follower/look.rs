@@ -31,6 +31,7 @@ impl Follower {
             match chain.place(&head) {
                 Place::Tip => {
                     self.lagging = None;
+                    self.vouched = Some(head.hash);
                     return self.arrive(node);
                 }
                 Place::Older => return self.lag(node, head.height),
