@@ -94,7 +94,7 @@ revocations: setup ## how long a right outlives the block that ends it, with 2,0
 	@exec $(TARGET)/release/flytrap-eval revocations $(ARGS)
 
 bench-mirror: rust ## memory, decisions, blocks, snapshot and replay at 10^4 to 10^7 grants; ARGS=1000000 for fewer
-	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-bench --bins
+	@script/step "building" cargo build --locked --release --package flytrap-bench --bin bench-mirror
 	@$(TARGET)/release/bench-mirror $(ARGS)
 	@script/step "building" cargo build --locked --release --package flytrap-policy --example timing
 	@$(TARGET)/release/examples/timing $(or $(ARGS),10000000)

@@ -225,6 +225,34 @@ async fn with_a_quorum_a_node_that_stands_still_is_left_for_the_one_that_goes_on
     assert_eq!(view.height, height + 8);
 }
 
+/// THREATS E19: its own blocks are still in the chain while another node is followed that has not got that far.
+#[tokio::test]
+async fn with_a_quorum_no_node_is_the_second_to_agree_with_itself() {
+    let site = Site::start().await;
+    let (frozen, _) = a_second_node(&site).await;
+    let door = Door::before(site.anvil.port).await;
+    let mut following = Following::start(quorum(&site, vec![http(door.port), http(frozen.port)]));
+    following.until(|_| true).await;
+    following.until_health("trust", |health| health.age() < Duration::from_secs(1)).await;
+    let (wallet, until) = (key(1).address(), site.soon().await);
+    site.owner
+        .grant(site.topic, wallet, Right::Subscribe, until, &Reason::default())
+        .await
+        .unwrap();
+    following.until(|view| view.head.grant(site.topic, wallet, Right::Subscribe).is_some()).await;
+
+    door.shut();
+    following.until_health("the other node", |health| health.nodes()[1].is_in_use()).await;
+    door.open();
+    let opened = Instant::now();
+    while following.health.nodes()[1].is_in_use() {
+        assert_eq!(following.view().settled.grant(site.topic, wallet, Right::Subscribe), None);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(opened.elapsed() > Duration::from_secs(2), "long enough for many questions");
+    assert_eq!(following.view().settled.grant(site.topic, wallet, Right::Subscribe), None);
+}
+
 #[tokio::test]
 async fn a_second_node_must_tell_the_same_of_old_blocks() {
     let site = Site::start().await;
