@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod reauthentication;
 mod record;
 mod reload;
+mod restarts;
 mod revocation;
 mod rust_client;
 mod single_use;
