@@ -93,6 +93,15 @@ revocations: setup ## how long a right outlives the block that ends it, with 2,0
 	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-eval --bins
 	@exec $(TARGET)/release/flytrap-eval revocations $(ARGS)
 
+bench-mirror: rust ## memory, decisions, blocks, snapshot and replay at 10^4 to 10^7 grants; ARGS=1000000 for fewer
+	@script/step "building" cargo build --locked --release --package flytrap-bench --bin bench-mirror
+	@$(TARGET)/release/bench-mirror $(ARGS)
+	@script/step "building" cargo build --locked --release --package flytrap-policy --example timing
+	@$(TARGET)/release/examples/timing $(or $(ARGS),10000000)
+
+simulate-chain: rust ## the follower against random forks and faults; N=1000 schedules, SEED=n runs one of them again
+	@SCHEDULES=$(or $(N),1000) $(if $(SEED),SEED=$(SEED)) cargo test --locked --package flytrap-chain --lib simulation -- --nocapture
+
 container: rust node_modules/.ready dotenv ## build the image and try it in a container (root, Debian or Ubuntu)
 	@script/container-ci
 
@@ -131,4 +140,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate conformance fuzz
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror simulate-chain shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate conformance fuzz

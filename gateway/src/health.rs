@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use flytrap_chain::{Alarm, ChainHealth, SubmitterHealth};
+use flytrap_chain::{Alarm, ChainHealth, NodeHealth, SubmitterHealth};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -106,25 +106,28 @@ impl Vitals {
         let told: Vec<_> = brokers.iter().map(|broker| told(broker)).collect();
         let serves = brokers.iter().any(|broker| broker.state().serves());
         let ended = self.ended();
-        let parts = if ended.is_empty() {
+        let follows = self.chain.is_running();
+        let parts = if !ended.is_empty() {
+            format!("ended by a fault: {}; restart the gateway", ended.join(", "))
+        } else if follows {
             "all run".to_owned()
         } else {
-            format!("ended by a fault: {}; restart the gateway", ended.join(", "))
+            "the follower of the chain does not run; it is started again".to_owned()
         };
         let stopping = self.stop.is_cancelled();
         let checks = vec![
             Check { name: "mirror", ok: fitness.admits(), detail: mirror },
             Check { name: "broker", ok: serves, detail: told.join("; ") },
-            Check { name: "parts", ok: ended.is_empty(), detail: parts },
+            Check { name: "parts", ok: ended.is_empty() && follows, detail: parts },
             Check {
                 name: "running",
                 ok: !stopping,
                 detail: if stopping { "stopping" } else { "running" }.to_owned(),
             },
         ];
-        let alarms = self.submitter.iter().flat_map(|submitter| submitter.alarms());
-        let alarms =
-            alarms.map(|(alarm, detail)| format!("{}: {detail}", alarm.sentence())).collect();
+        let submitter = self.submitter.iter().flat_map(|submitter| submitter.alarms());
+        let submitter = submitter.map(|(alarm, detail)| format!("{}: {detail}", alarm.sentence()));
+        let alarms = self.chain.alarm().into_iter().chain(submitter).collect();
         Readiness { ready: checks.iter().all(|check| check.ok), checks, alarms }
     }
 }
@@ -220,6 +223,31 @@ impl Collector for VitalsCollector {
             &[
                 ("mirror_height", "Height of the newest block in the mirror", chain.height()),
                 (
+                    "mirror_settled_height",
+                    "Height of the block up to which permissions count",
+                    chain.settled_height(),
+                ),
+                (
+                    "mirror_last_reorg_blocks",
+                    "Depth of the last reorganisation",
+                    chain.last_reorg(),
+                ),
+                (
+                    "mirror_deepest_reorg_blocks",
+                    "Depth of the deepest reorganisation",
+                    chain.deepest_reorg(),
+                ),
+                (
+                    "mirror_trusted",
+                    "0 while what nodes say makes the mirror worthless",
+                    chain.distrusted().is_none().into(),
+                ),
+                (
+                    "mirror_snapshot_height",
+                    "Height of the block that the snapshot on disk is of",
+                    chain.snapshot_height(),
+                ),
+                (
                     "mirror_lag_blocks",
                     "Blocks that the node has and the mirror has not",
                     chain.lag(),
@@ -234,6 +262,25 @@ impl Collector for VitalsCollector {
                 ("mirror_reorgs", "Reorganisations followed", chain.reorgs()),
                 ("mirror_resyncs", "Times the mirror was built again", chain.resyncs()),
                 ("rpc_errors", "Looks at the chain that failed", chain.errors()),
+                (
+                    "rpc_contradictions",
+                    "Answers that contradicted each other, their proof or the state",
+                    chain.inconsistent(),
+                ),
+                (
+                    "quorum_disagreements",
+                    "Times that no second node agreed and one contradicted",
+                    chain.disagreements(),
+                ),
+                ("node_switches", "Times that a node was given up", chain.reconnects()),
+                (
+                    "follower_restarts",
+                    "Times that the follower was started again after a fault of its own",
+                    chain.starts().saturating_sub(1),
+                ),
+                ("snapshots_written", "Snapshots written", chain.snapshots_written()),
+                ("snapshots_failed", "Snapshots not written", chain.snapshots_failed()),
+                ("snapshots_refused", "Snapshots found worthless", chain.snapshots_refused()),
                 (
                     "logs_undecodable",
                     "Logs of the contracts that could not be decoded",
@@ -260,6 +307,21 @@ impl Collector for VitalsCollector {
             Broker::sessions,
         )?;
         let counter_type = ConstCounter::new(0_u64).metric_type();
+        let help = "What went wrong with a node";
+        let mut family = encoder.encode_descriptor("node_errors", help, None, counter_type)?;
+        for node in chain.nodes() {
+            ConstCounter::new(node.errors())
+                .encode(family.encode_family(&[("node", node.label())])?)?;
+        }
+        per_node(&mut encoder, chain, ("node_height", "Height of the node's head"), |node| {
+            node.height()
+        })?;
+        per_node(
+            &mut encoder,
+            chain,
+            ("node_in_use", "1 for the node that is followed"),
+            |node| node.is_in_use().into(),
+        )?;
         let help = "Requests to nodes by method";
         let mut family = encoder.encode_descriptor("rpc_requests", help, None, counter_type)?;
         let of_submitter = submitter.iter().flat_map(|submitter| submitter.requests());
@@ -348,6 +410,22 @@ fn per_alarm(encoder: &mut DescriptorEncoder<'_>, submitter: &SubmitterHealth) -
     for alarm in Alarm::ALL {
         let counter = ConstCounter::new(submitter.raised(alarm));
         counter.encode(family.encode_family(&[("alarm", alarm.word())])?)?;
+    }
+    Ok(())
+}
+
+/// One gauge with scheme, host and port of the node as its label.
+fn per_node(
+    encoder: &mut DescriptorEncoder<'_>,
+    chain: &ChainHealth,
+    (name, help): (&str, &str),
+    of: impl Fn(&NodeHealth) -> u64,
+) -> fmt::Result {
+    let gauge_type = ConstGauge::new(0_i64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, gauge_type)?;
+    for node in chain.nodes() {
+        let gauge = ConstGauge::new(i64::try_from(of(node)).unwrap_or(i64::MAX));
+        gauge.encode(family.encode_family(&[("node", node.label())])?)?;
     }
     Ok(())
 }
@@ -487,7 +565,8 @@ mod tests {
         let readiness = vitals().readiness();
         assert!(!readiness.ready);
         assert!(!check(&readiness, "mirror").ok && !check(&readiness, "broker").ok);
-        assert!(check(&readiness, "parts").ok && check(&readiness, "running").ok);
+        assert!(check(&readiness, "running").ok);
+        assert!(check(&readiness, "parts").detail.contains("does not run"));
     }
 
     #[test]

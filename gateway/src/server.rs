@@ -21,6 +21,7 @@ use flytrap_chain::{
 use flytrap_policy::credential::Site;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,9 @@ pub enum ServerError {
     /// The system's.
     #[error("cannot listen for SIGHUP: {0}")]
     Signal(io::Error),
+    /// The follower has no thread.
+    #[error("no thread for following the chain: {0}")]
+    Thread(io::Error),
     /// The ready file.
     #[error("ready file \"{path}\": {error}; name a path that can be written", path = .path.display())]
     ReadyFile {
@@ -244,7 +248,7 @@ pub async fn run(
     });
     parts.spawn("follower", {
         let after = after.clone();
-        async move { follower.run(after).await.map_err(ServerError::from) }
+        apart(follower, after)
     });
     let office = Office {
         bans: bans.clone(),
@@ -574,7 +578,34 @@ fn follower_config(config: &Config, deployment: &Deployment) -> FollowerConfig {
         confirmations: config.chain.confirmations,
         poll: config.chain.poll,
         history: config.chain.history,
+        quorum: config.chain.quorum,
+        proof: config.chain.proof,
+        prove_history: config.chain.prove_history,
+        request_timeout: config.chain.request_timeout,
+        snapshot: Some((config.state_dir.join("mirror.snapshot"), config.chain.snapshot_interval)),
         options: config.access,
+    }
+}
+
+/// Runs the follower on a thread of its own: however long it takes to apply a block, it never holds up a session that waits for
+/// the same thread of the runtime.
+async fn apart(follower: Follower, stop: CancellationToken) -> Result<(), ServerError> {
+    let (done, outcome) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ServerError::Thread)?;
+    std::thread::Builder::new()
+        .name("follower".to_owned())
+        .spawn(move || {
+            // Nobody listens any more where the gateway has not waited for it.
+            let _ = done.send(runtime.block_on(follower.run(stop)));
+            runtime.shutdown_timeout(Duration::from_millis(500));
+        })
+        .map_err(ServerError::Thread)?;
+    match outcome.await {
+        Ok(outcome) => outcome.map_err(ServerError::from),
+        Err(_) => Err(ServerError::Thread(io::Error::other("the follower's thread ended"))),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Header {
     pub time: u64,
     /// Which addresses and topics its logs may have.
     pub bloom: Bloom,
+    /// Root of its receipts.
+    pub receipts: B256,
 }
 
 /// A block with its events in the order of their logs.
@@ -40,6 +42,18 @@ struct Entry {
     time: u64,
     registry: Arc<Registry>,
     /// Equal for two entries only if no event lies between them.
+    revision: u64,
+}
+
+/// A state that permissions are judged by.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The block that it is the state after.
+    pub height: u64,
+    /// Time of that block, Unix seconds.
+    pub time: u64,
+    /// The state.
+    pub registry: Arc<Registry>,
     revision: u64,
 }
 
@@ -118,7 +132,13 @@ impl Chain {
     /// below the tip.
     #[must_use]
     pub fn new(broker_id: U256, base: &Header, history: usize) -> Self {
-        let registry = Arc::new(Registry::new(broker_id));
+        Self::resumed(Registry::new(broker_id), base, history)
+    }
+
+    /// A state that is known from before, after the block `base`.
+    #[must_use]
+    pub fn resumed(registry: Registry, base: &Header, history: usize) -> Self {
+        let (broker_id, registry) = (registry.broker_id(), Arc::new(registry));
         let entry =
             Entry { height: base.height, hash: base.hash, time: base.time, registry, revision: 0 };
         Self { broker_id, history, ring: VecDeque::from([entry]), revisions: 0 }
@@ -270,29 +290,62 @@ impl Chain {
         }
     }
 
-    /// The view at the tip, and what tells two of them apart: views with the same mark hold the same state.
+    /// The state with so many blocks on top; `None` if it is older than what is remembered, and therefore not known.
     #[must_use]
-    pub fn view(&self, confirmations: u64, options: Options, version: u64) -> (View, [u64; 2]) {
-        let tip = self.tip();
-        let deep = tip.height.checked_sub(confirmations);
-        let settled = deep.and_then(|height| {
+    pub fn settled(&self, confirmations: u64) -> Option<Settled> {
+        let deep = self.tip().height.checked_sub(confirmations);
+        let entry = deep.and_then(|height| {
             let at = self.ring.partition_point(|entry| entry.height <= height);
             at.checked_sub(1).map(|at| &self.ring[at])
         });
-        let (registry, revision) = match settled {
-            Some(entry) => (entry.registry.clone(), entry.revision),
-            // Deeper than what is remembered: nothing is settled yet.
-            None => (Arc::new(Registry::new(self.broker_id)), 0),
+        if entry.is_none() && self.oldest().registry.owner().is_none() {
+            // Before the first event nothing was settled either.
+            let registry = Arc::new(Registry::new(self.broker_id));
+            return Some(Settled { height: 0, time: 0, registry, revision: 0 });
+        }
+        entry.map(Entry::settled)
+    }
+
+    /// The newest state that no reorganisation within what is remembered can undo, with its block; `None` while the chain is
+    /// shorter than that.
+    #[must_use]
+    pub fn deepest(&self) -> Option<(Header, Arc<Registry>)> {
+        let deep = self.height().checked_sub(u64::try_from(self.history).ok()?)?;
+        let at = self.ring.partition_point(|entry| entry.height <= deep).checked_sub(1)?;
+        let Entry { height, hash, time, registry, .. } = &self.ring[at];
+        registry.owner()?;
+        let unknown = (B256::ZERO, Bloom::ZERO);
+        let header = Header {
+            height: *height,
+            hash: *hash,
+            time: *time,
+            parent: unknown.0,
+            bloom: unknown.1,
+            receipts: unknown.0,
         };
+        Some((header, registry.clone()))
+    }
+
+    /// The view at the tip, and what tells two of them apart: views with the same mark hold the same state.
+    #[must_use]
+    pub fn view(&self, settled: &Settled, options: Options, version: u64) -> (View, [u64; 2]) {
+        let tip = self.tip();
         let view = View {
-            settled: registry,
+            settled: settled.registry.clone(),
             head: tip.registry.clone(),
             height: tip.height,
             time: tip.time,
             version,
             options,
         };
-        (view, [revision, tip.revision])
+        (view, [settled.revision, tip.revision])
+    }
+}
+
+impl Entry {
+    fn settled(&self) -> Settled {
+        let Self { height, time, registry, revision, .. } = self;
+        Settled { height: *height, time: *time, registry: registry.clone(), revision: *revision }
     }
 }
 

@@ -40,15 +40,15 @@ pub(crate) enum Standing {
 }
 
 impl Sight {
-    pub(crate) fn update(&self, chain: &Chain, confirmations: u64, view: Arc<View>) {
+    /// The chain as it is now, the height up to which it is settled, and the view that was made of both.
+    pub(crate) fn update(&self, chain: &Chain, settled: u64, view: Arc<View>) {
         let mut blocks: Vec<(u64, B256)> = chain
             .heights()
             .take(MOST_BLOCKS)
             .filter_map(|height| Some((height, chain.hash_at(height)?)))
             .collect();
         blocks.reverse();
-        let settled = chain.height().checked_sub(confirmations);
-        self.0.send_replace(Seen { blocks, settled, view: Some(view) });
+        self.0.send_replace(Seen { blocks, settled: Some(settled), view: Some(view) });
     }
 
     /// Wakes its holder with each new state.
@@ -101,7 +101,14 @@ mod tests {
         // The branches have block 1 in common.
         let below = if height == 2 { 0 } else { branch };
         let parent = hash(height - 1, below);
-        Header { height, hash: hash(height, branch), parent, time: height, bloom: Bloom::ZERO }
+        Header {
+            height,
+            hash: hash(height, branch),
+            parent,
+            time: height,
+            bloom: Bloom::ZERO,
+            receipts: B256::ZERO,
+        }
     }
 
     fn block(height: u64, branch: u8) -> Block {
@@ -116,8 +123,9 @@ mod tests {
         let mut chain = Chain::new(U256::ONE, &header(1, 0), 8);
         chain.adopt(1, &[block(2, 0), block(3, 0)]).unwrap();
         let show = |chain: &Chain| {
-            let (view, _) = chain.view(2, Options::default(), 1);
-            sight.update(chain, 2, Arc::new(view));
+            let settled = chain.settled(2).unwrap();
+            let (view, _) = chain.view(&settled, Options::default(), 1);
+            sight.update(chain, settled.height, Arc::new(view));
         };
         show(&chain);
         assert_eq!(sight.standing(3, header(3, 0).hash), Standing::Held);

@@ -33,8 +33,8 @@ pub use origin::{BanLedger, BanLimit, Origin};
 pub use permit::{Basis, FilterPermit, Lease, Permit, Reach};
 pub use rate::{Bucket, Rate, SharedBucket};
 pub use registry::{
-    Device, Hidden, Inconsistent, Registry, Topic, hidden_topic_id, is_topic_name, name_commitment,
-    topic_id,
+    Device, Hidden, Inconsistent, Registry, STORE_VERSION, Topic, hidden_topic_id, is_topic_name,
+    name_commitment, topic_id,
 };
 pub use view::{
     Action, Credential, CredentialKind, Options, Principal, Ungoverned, View, Wildcards,

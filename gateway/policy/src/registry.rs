@@ -3,7 +3,7 @@
 //! `apply` takes in one event; `judge` answers whether a wallet may use a name or a filter by this state alone
 //! ([`View`](crate::View) asks two states and joins the answers); `digest` tells whether two states are the same.
 //! All collections are persistent, so a clone is a handful of pointers: the follower keeps one per block, and a
-//! reorganisation is "take the older one".
+//! reorganisation is "take the older one". `store` writes a state out and reads it again.
 //!
 //! Memory: about 55 octets per grant. Grants, blocks and managers of a deleted topic are dead at once, since they are
 //! kept under a number that no other registration gets; they are swept out over the following 8,192 events at most.
@@ -14,6 +14,7 @@ mod digest;
 mod facts;
 mod judge;
 mod names;
+mod store;
 mod table;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use apply::Inconsistent;
 pub use facts::{Device, Hidden, Topic};
 pub(crate) use names::Shape;
 pub use names::{hidden_topic_id, is_topic_name, name_commitment, topic_id};
+pub use store::STORE_VERSION;
 
 use crate::{NamingPolicy, Right};
 use facts::{ById, ByName, Fee, Grant, Mark, Party, Place, Slot, id_hash};

@@ -97,6 +97,11 @@ enum Step {
         of: u8,
         before: u64,
     },
+    /// A gateway anchors its records.
+    Anchor {
+        by: u8,
+        root: u8,
+    },
     Wait {
         seconds: u64,
     },
@@ -132,6 +137,7 @@ fn some_step() -> impl Strategy<Value = Step> {
         1 => (0..2_usize).prop_map(|key| Step::RevokeDevice { key }),
         1 => who().prop_map(|of| Step::RevokeAll { of }),
         1 => (who(), 0..20_u64).prop_map(|(of, before)| Step::Invalidate { of, before }),
+        1 => (who(), any::<u8>()).prop_map(|(by, root)| Step::Anchor { by, root }),
         2 => soon().prop_map(|seconds| Step::Wait { seconds }),
         2 => (1..6_usize).prop_map(|blocks| Step::Orphan { blocks }),
     ]
@@ -149,6 +155,17 @@ fn offer(mode: u8) -> Offer {
 
 fn right(is_publish: bool) -> Right {
     if is_publish { Right::Publish } else { Right::Subscribe }
+}
+
+fn anchored(gateway: Address, sequence: u64, root: u8) -> Event {
+    Event::Anchored {
+        broker_id: BROKER,
+        gateway,
+        sequence,
+        root: B256::repeat_byte(root),
+        previous: B256::ZERO,
+        count: 1,
+    }
 }
 
 /// The event of a step, if the contracts let it happen, by what the model knows.
@@ -290,6 +307,7 @@ fn event_of(step: &Step, model: &Model, at: Stamp) -> Option<Event> {
             }
             Event::TokensInvalidated { wallet, before }
         }
+        Step::Anchor { by, root } => anchored(wallet(by), at.height, root),
         Step::Wait { .. } | Step::Orphan { .. } => return None,
     })
 }
@@ -456,6 +474,69 @@ proptest! {
         let mut other = last.0.clone();
         other.apply(&banned(wallet(0x77), chain.at.time + 1), chain.at).unwrap();
         prop_assert_ne!(other.digest(), last.0.digest());
+    }
+
+    /// A state that was stored and read again is the same, decides the same, and goes on the same.
+    #[test]
+    fn a_state_that_was_stored_goes_on_as_the_one_it_was(
+        steps in prop::collection::vec(some_step(), 1..120),
+        part in 0.0..1.0_f64,
+    ) {
+        let chain = Chain::followed(&steps);
+        let facts = &chain.model.facts;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let until = 1 + ((facts.len() - 1) as f64 * part) as usize;
+        let mut whole = Registry::new(BROKER);
+        for (event, at) in &facts[..until] {
+            whole.apply(event, *at).unwrap();
+        }
+        let mut octets = Vec::new();
+        whole.store(&mut octets).unwrap();
+        let mut restored = Registry::restore(&mut octets.as_slice()).unwrap();
+        prop_assert_eq!(whole.digest(), restored.digest());
+        for (event, at) in &facts[until..] {
+            whole.apply(event, *at).unwrap();
+            restored.apply(event, *at).unwrap();
+        }
+        prop_assert_eq!(whole.digest(), restored.digest());
+        let view = |registry: Registry| {
+            let head = Arc::new(registry);
+            let settled = Arc::clone(&head);
+            View { settled, head, height: 1, time: 1, version: 1, options: Options::default() }
+        };
+        let (whole, restored) = (view(whole), view(restored));
+        for now in [chain.at.time, chain.at.time + 7] {
+            for who in principals() {
+                for name in names_to_ask() {
+                    for action in ACTIONS {
+                        prop_assert_eq!(
+                            whole.authorize(&who, action, &name, now),
+                            restored.authorize(&who, action, &name, now),
+                            "{:?} {:?} {}", who, action, name
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whatever a file holds, reading it ends, with a state or an error.
+    #[test]
+    fn octets_that_were_not_stored_are_refused_or_read_and_nothing_else(
+        steps in prop::collection::vec(some_step(), 1..60),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let chain = Chain::followed(&steps);
+        let mut octets = Vec::new();
+        chain.head().store(&mut octets).unwrap();
+        let torn = &octets[..cut.index(octets.len())];
+        prop_assert!(Registry::restore(&mut &*torn).is_err(), "cut to {}", torn.len());
+        for (at, octet) in flips {
+            let at = at.index(octets.len());
+            octets[at] = octet;
+        }
+        drop(Registry::restore(&mut octets.as_slice()));
     }
 
     /// What cannot follow is refused and changes nothing.
@@ -693,6 +774,18 @@ fn every_fact_moves_the_digest() {
     let digests: std::collections::BTreeSet<B256> =
         events.iter().map(digest_after).chain([broker.registry.digest()]).collect();
     assert_eq!(digests.len(), events.len() + 1);
+
+    // What is anchored is remembered, and decides nothing.
+    let anchors = [
+        anchored(wallet(5), 1, 1),
+        anchored(wallet(5), 1, 2),
+        anchored(wallet(5), 2, 1),
+        anchored(wallet(6), 1, 1),
+    ];
+    let of_anchors: std::collections::BTreeSet<B256> = anchors.iter().map(digest_after).collect();
+    assert_eq!(of_anchors.len(), anchors.len());
+    assert!(of_anchors.is_disjoint(&digests));
+    assert!(anchors.iter().all(|anchor| anchor.is_remembered() && !anchor.changes_state()));
 
     let nothing_new = [
         Event::Credited { payee: wallet(1), amount_wei: U256::from(1) },

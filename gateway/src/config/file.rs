@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use alloy_primitives::Address;
+use flytrap_chain::Proof;
 use flytrap_policy::{Dialect, Options};
 use serde::Deserialize;
 use toml::Spanned;
@@ -57,6 +58,16 @@ pub(super) struct Chain {
     pub(super) max_head_age: Option<Span>,
     #[serde(default = "Chain::history")]
     pub(super) history: Spanned<usize>,
+    #[serde(default = "Chain::quorum")]
+    pub(super) quorum: Spanned<usize>,
+    #[serde(default)]
+    pub(super) proof: Proof,
+    #[serde(default)]
+    pub(super) prove_history: bool,
+    #[serde(default = "Chain::request_timeout")]
+    pub(super) request_timeout: Span,
+    #[serde(default = "Chain::snapshot_interval")]
+    pub(super) snapshot_interval: Span,
 }
 
 impl Chain {
@@ -71,6 +82,15 @@ impl Chain {
     }
     fn history() -> Spanned<usize> {
         Spanned::new(0..0, 128)
+    }
+    fn quorum() -> Spanned<usize> {
+        Spanned::new(0..0, 1)
+    }
+    fn request_timeout() -> Span {
+        Span(Duration::from_secs(3))
+    }
+    fn snapshot_interval() -> Span {
+        Span(Duration::from_secs(600))
     }
 }
 

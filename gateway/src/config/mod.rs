@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::U256;
+use flytrap_chain::Proof;
 use flytrap_policy::{ConductLimit, Options};
 use url::Url;
 
@@ -88,6 +89,16 @@ pub struct ChainConfig {
     pub max_head_age: Option<Duration>,
     /// Blocks that can be undone in a reorganisation without replaying all.
     pub history: usize,
+    /// Whether two nodes must agree on a block before its permissions count.
+    pub quorum: bool,
+    /// What a node must prove of new blocks.
+    pub proof: Proof,
+    /// Whether it must prove the same of the oldest ones.
+    pub prove_history: bool,
+    /// How long a node may take for an answer before the next one is asked.
+    pub request_timeout: Duration,
+    /// How often the mirror is written to the state directory.
+    pub snapshot_interval: Duration,
 }
 
 /// One address that clients connect to.
@@ -319,6 +330,11 @@ impl ChainConfig {
             distrust_after: Duration::from_secs(600),
             max_head_age: None,
             history: 128,
+            quorum: false,
+            proof: Proof::default(),
+            prove_history: false,
+            request_timeout: Duration::from_secs(3),
+            snapshot_interval: Duration::from_secs(600),
         }
     }
 }

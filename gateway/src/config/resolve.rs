@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::U256;
+use flytrap_chain::Proof;
 use flytrap_policy::{ConductLimit, Options, Rate};
 use toml::Spanned;
 use url::Url;
@@ -139,6 +140,19 @@ impl Resolver<'_> {
             );
             self.problem(&chain.stale_after, wrong);
         }
+        let quorum = self.within("chain.quorum", &chain.quorum, 1, 2) == 2;
+        if quorum && chain.urls.get_ref().len() < 2 {
+            self.problem(
+                &chain.quorum,
+                "`chain.quorum` is 2, but `chain.urls` names one node: name another one, of another operator",
+            );
+        }
+        if chain.prove_history && chain.proof == Proof::Logs {
+            self.problem(
+                &chain.urls,
+                "`chain.prove_history` needs `chain.proof = \"receipts\"`: take one of the two out",
+            );
+        }
         ChainConfig {
             urls: chain.urls.into_inner().into_iter().map(|url| url.0).collect(),
             deployment: self.at(chain.deployment.get_ref()),
@@ -149,6 +163,11 @@ impl Resolver<'_> {
             distrust_after: distrust,
             max_head_age: chain.max_head_age.map(|age| age.0),
             history: self.within("chain.history", &chain.history, 1, 100_000),
+            quorum,
+            proof: chain.proof,
+            prove_history: chain.prove_history,
+            request_timeout: chain.request_timeout.0,
+            snapshot_interval: chain.snapshot_interval.0,
         }
     }
 

@@ -212,8 +212,9 @@ impl<'de> Deserialize<'de> for NodeUrl {
         })?;
         match url.scheme() {
             "http" | "https" | "ws" | "wss" if url.has_host() => Ok(Self(url)),
+            "ipc" if !url.has_host() && url.path().len() > 1 => Ok(Self(url)),
             other => Err(de::Error::custom(format!(
-                "a node URL with scheme `{other}`, wanted http, https, ws or wss and a host"
+                "a node URL with scheme `{other}`, wanted http, https, ws or wss and a host, or ipc:///path/of/socket"
             ))),
         }
     }

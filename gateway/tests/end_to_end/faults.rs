@@ -432,12 +432,11 @@ fn sigterm_tells_clients_of_5_and_ends_with_0_within_ten_seconds_also_under_load
     })
 }
 
-fn files(dir: &Path, found: &mut Vec<String>) {
+fn json_files(dir: &Path, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() {
-            files(&path, found);
-        } else {
+        // Before it has its name it is not on disk.
+        if path.extension().is_some_and(|extension| extension == "json") {
             found.push(
                 String::from_utf8_lossy(&std::fs::read(&path).unwrap_or_default()).into_owned(),
             );
@@ -479,10 +478,10 @@ fn a_ban_that_was_on_its_way_when_the_gateway_was_killed_is_on_chain_exactly_onc
                 relay.shut();
             }
             six_failures(&stage, "127.0.0.1", mqtt).await?;
-            let state = gateway.state.clone();
+            let intents = gateway.state.join("submitter/intents");
             until("the intent on disk", || async {
                 let mut found = Vec::new();
-                files(&state, &mut found);
+                json_files(&intents, &mut found);
                 let is_ban = |text: &String| text.contains("bans") && text.contains("origin");
                 Ok(found.iter().any(is_ban).then_some(()))
             })

@@ -69,6 +69,7 @@ fn on(below: &Header, salt: u64, events: Vec<Event>) -> Block {
         parent: below.hash,
         time: below.time + 1 + salt % 3,
         bloom: Bloom::ZERO,
+        receipts: B256::ZERO,
     };
     Block { header, events }
 }
@@ -80,6 +81,7 @@ fn base() -> Header {
         parent: B256::ZERO,
         time: 1_000,
         bloom: Bloom::ZERO,
+        receipts: B256::ZERO,
     }
 }
 
@@ -234,7 +236,8 @@ fn what_is_granted_counts_as_settled_after_the_confirmations_and_not_before() {
         chain.rewind(10);
         chain.adopt(10, &blocks).unwrap();
         for depth in 0..4 {
-            let (view, _) = chain.view(confirmations, Options::default(), 1);
+            let (view, _) =
+                chain.view(&chain.settled(confirmations).unwrap(), Options::default(), 1);
             let settled = view.settled.grant(name_id(), READER, Right::Subscribe);
             assert_eq!(settled.is_some(), depth >= confirmations, "{depth} of {confirmations}");
             assert!(view.head.grant(name_id(), READER, Right::Subscribe).is_some());
@@ -248,7 +251,7 @@ fn what_is_granted_counts_as_settled_after_the_confirmations_and_not_before() {
 fn the_mark_of_a_view_changes_with_the_state_and_only_then() {
     let mut chain = Chain::new(ID, &base(), 128);
     chain.adopt(10, &line(1, 2)).unwrap();
-    let mark = |chain: &Chain| chain.view(1, Options::default(), 1).1;
+    let mark = |chain: &Chain| chain.view(&chain.settled(1).unwrap(), Options::default(), 1).1;
     let tip = |chain: &Chain| Header { height: chain.height(), hash: chain.hash(), ..base() };
     let next = on(&tip(&chain), 1, Vec::new());
     chain.adopt(12, &[next]).unwrap();
@@ -282,7 +285,7 @@ fn a_block_time_that_goes_back_does_not_turn_time_back() {
     let mut blocks = line(1, 2);
     blocks[1].header.time = 3;
     chain.adopt(10, &blocks).unwrap();
-    let (view, _) = chain.view(0, Options::default(), 1);
+    let (view, _) = chain.view(&chain.settled(0).unwrap(), Options::default(), 1);
     assert_eq!(view.time, blocks[0].header.time);
 }
 

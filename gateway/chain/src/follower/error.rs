@@ -39,6 +39,15 @@ pub enum FollowError {
         /// Scheme, host and port of the node.
         node: String,
     },
+    /// The node cannot prove that it leaves nothing out.
+    #[error(
+        "node {node} does not offer `eth_getBlockReceipts`, by which is proven that no log is missing: take another node, or \
+         set `chain.proof = \"logs\"` and believe it"
+    )]
+    NoReceipts {
+        /// Scheme, host and port of the node.
+        node: String,
+    },
     /// Something else is at an address than before.
     #[error(
         "`{contract}` {address} has other code than when it was first seen (node {node}): the chain was built again, or the \
@@ -106,8 +115,19 @@ pub(super) enum Trouble {
     Behind { node: String, height: u64, wanted: u64 },
     #[error("node {node} has no block up to {height} that tells of the broker's creation")]
     Ownerless { node: String, height: u64 },
+    #[error(
+        "nodes {node} and {other} disagree on block {height}: one of them is wrong, or on a fork"
+    )]
+    Disagreement { node: String, other: String, height: u64 },
     #[error("node {node} does not have block {block}")]
     NoBlock { node: String, block: String },
     #[error(transparent)]
     Permanent(#[from] FollowError),
+}
+
+impl Trouble {
+    /// May what was taken in before be what is wrong?
+    pub(super) const fn is_about_the_state(&self) -> bool {
+        matches!(self, Self::Decode(_) | Self::Chain(ChainError::Inconsistent { .. }))
+    }
 }

@@ -6,17 +6,21 @@ use std::{
 };
 
 use alloy::{
-    primitives::{B256, Bloom, BloomInput, U64, U256},
+    primitives::{B256, BloomInput, Log as InnerLog, U256},
     rpc::types::Log,
 };
 use flytrap_policy::{Event, Stamp};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Trouble;
+use super::{
+    Trouble,
+    proof::{self, Proof, Receipt},
+};
 use crate::{
-    Block, Deployment, Header, decode,
+    Block, Deployment, Header,
+    bindings::IDeviceRegistry::IDeviceRegistryEvents,
+    decode,
     rpc::{Node, RpcError},
 };
 
@@ -25,33 +29,37 @@ const AT_ONCE: usize = 8;
 /// Up to this many blocks are asked one by one, by hash; more of them by a range.
 const FEW_BLOCKS: usize = 4;
 
-/// Whose logs are wanted.
+/// How much longer than for a block a node may take for a range of them.
+const RANGE_PATIENCE: u32 = 4;
+/// Providers that cut an answer off do so at a round number, silently at times.
+const ROUND: usize = 500;
+
+/// Whose logs are wanted, and how sure it must be that they are all.
 pub(super) struct Scope {
     pub(super) deployment: Deployment,
     pub(super) broker_id: U256,
+    pub(super) proof: Proof,
 }
 
-/// A block as nodes describe it; of its transactions nothing is kept.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NodeBlock {
-    number: Option<U64>,
-    hash: Option<B256>,
-    parent_hash: B256,
-    timestamp: U64,
-    #[serde(default)]
-    logs_bloom: Option<Bloom>,
+impl Scope {
+    /// Is a log that somebody emitted about our broker or about devices?
+    fn is_ours(&self, log: &InnerLog) -> bool {
+        let d = &self.deployment;
+        log.address == d.device_registry
+            || (d.of_brokers().contains(&log.address)
+                && log.topics().get(1) == Some(&B256::from(self.broker_id)))
+    }
 }
 
 impl Node {
     /// The newest block.
-    pub(super) async fn head(&self) -> Result<Header, Trouble> {
-        self.block("latest".to_owned()).await
+    pub(super) async fn head(&self, proof: Proof) -> Result<Header, Trouble> {
+        self.block("latest".to_owned(), proof).await
     }
 
     /// The block of a height on the chain as the node sees it now.
-    pub(super) async fn header(&self, height: u64) -> Result<Header, Trouble> {
-        let header = self.block(format!("{height:#x}")).await?;
+    pub(super) async fn header(&self, height: u64, proof: Proof) -> Result<Header, Trouble> {
+        let header = self.block(format!("{height:#x}"), proof).await?;
         if header.height != height {
             let detail = format!("asked for block {height}, it answered with {}", header.height);
             return Err(self.contradiction(detail));
@@ -59,19 +67,30 @@ impl Node {
         Ok(header)
     }
 
-    async fn block(&self, which: String) -> Result<Header, Trouble> {
-        let block: Option<NodeBlock> =
-            self.call("eth_getBlockByNumber", json!([which, false])).await?;
-        let header = block.and_then(|block| {
-            Some(Header {
-                height: block.number?.to(),
-                hash: block.hash?,
-                parent: block.parent_hash,
-                time: block.timestamp.to(),
-                bloom: block.logs_bloom.unwrap_or_default(),
-            })
-        });
-        header.ok_or_else(|| Trouble::NoBlock { node: self.shown.clone(), block: which })
+    async fn block(&self, which: String, proof: Proof) -> Result<Header, Trouble> {
+        let block: Value = self.call("eth_getBlockByNumber", json!([which, false])).await?;
+        let no_block = || Trouble::NoBlock { node: self.shown.clone(), block: which };
+        if block.is_null() {
+            return Err(no_block());
+        }
+        let header = proof::header(block, proof).map_err(|wrong| self.contradiction(wrong))?;
+        header.ok_or_else(no_block)
+    }
+
+    /// Every log of a block that is about us, proven to be every one.
+    async fn proven_logs(&self, scope: &Scope, header: &Header) -> Result<Vec<InnerLog>, Trouble> {
+        let answer: Option<Vec<Receipt>> =
+            self.call("eth_getBlockReceipts", json!([header.hash])).await?;
+        let Some(receipts) = answer else {
+            // It may have the block and not yet its receipts.
+            return Err(Trouble::NoBlock {
+                node: self.shown.clone(),
+                block: header.hash.to_string(),
+            });
+        };
+        let mut logs = proof::logs(header, receipts).map_err(|wrong| self.contradiction(wrong))?;
+        logs.retain(|log| scope.is_ours(log));
+        Ok(logs)
     }
 
     fn contradiction(&self, detail: String) -> Trouble {
@@ -80,15 +99,23 @@ impl Node {
 
     /// Logs of our contracts: those of one broker, and of all devices.
     async fn logs(&self, scope: &Scope, blocks: Value) -> Result<Vec<Log>, RpcError> {
+        let deadline = self.deadline() * RANGE_PATIENCE;
         let d = &scope.deployment;
         let (mut of_broker, mut of_devices) = (blocks.clone(), blocks);
         of_broker["address"] = json!(d.of_brokers());
         of_broker["topics"] = json!([null, B256::from(scope.broker_id)]);
         of_devices["address"] = json!(d.device_registry);
         let (mut logs, devices) = futures::try_join!(
-            self.call::<Vec<Log>>("eth_getLogs", json!([of_broker])),
-            self.call::<Vec<Log>>("eth_getLogs", json!([of_devices])),
+            self.call_within::<Vec<Log>>(deadline, "eth_getLogs", json!([of_broker])),
+            self.call_within::<Vec<Log>>(deadline, "eth_getLogs", json!([of_devices])),
         )?;
+        for count in [logs.len(), devices.len()] {
+            if count > 0 && count.is_multiple_of(ROUND) && blocks_of_range(&of_broker) > 1 {
+                let message = format!("{count} results look like an answer that was cut off");
+                let (node, method) = (self.shown.clone(), "eth_getLogs");
+                return Err(RpcError::Refused { node, method, code: 0, message, data: None });
+            }
+        }
         logs.extend(devices);
         // A log that was orphaned does not belong to any block that is asked for.
         logs.retain(|log| !log.removed);
@@ -97,10 +124,15 @@ impl Node {
 }
 
 /// Headers of these heights, lowest first.
-pub(super) async fn headers(node: &Node, from: u64, to: u64) -> Result<Vec<Header>, Trouble> {
+pub(super) async fn headers(
+    node: &Node,
+    proof: Proof,
+    from: u64,
+    to: u64,
+) -> Result<Vec<Header>, Trouble> {
     // Boxed here and below: rustc cannot otherwise see that a future that holds this is `Send`.
     stream::iter(from..=to)
-        .map(|height| node.header(height))
+        .map(|height| node.header(height, proof))
         .buffered(AT_ONCE)
         .boxed()
         .try_collect()
@@ -116,6 +148,9 @@ pub(super) async fn blocks(
     let (Some(first), Some(last)) = (headers.front(), headers.back()) else {
         return Ok(Vec::new());
     };
+    if scope.proof == Proof::Receipts {
+        return proven_blocks(node, scope, headers).await;
+    }
     let logs = if headers.len() <= FEW_BLOCKS {
         one_by_one(node, scope, headers).await?
     } else {
@@ -150,6 +185,30 @@ pub(super) async fn blocks(
     Ok(blocks)
 }
 
+async fn proven_blocks(
+    node: &Node,
+    scope: &Scope,
+    headers: &VecDeque<Header>,
+) -> Result<Vec<Block>, Trouble> {
+    stream::iter(headers)
+        .map(|header| async move {
+            let logs = if may_hold(header, scope) {
+                node.proven_logs(scope, header).await?
+            } else {
+                Vec::new()
+            };
+            let mut events = Vec::with_capacity(logs.len());
+            for log in logs {
+                events.extend(decode(&log, &scope.deployment)?);
+            }
+            Ok::<_, Trouble>(Block { header: *header, events })
+        })
+        .buffered(AT_ONCE)
+        .boxed()
+        .try_collect()
+        .await
+}
+
 async fn one_by_one(
     node: &Node,
     scope: &Scope,
@@ -164,6 +223,16 @@ async fn one_by_one(
     Ok(each.into_iter().flatten().collect())
 }
 
+/// How many blocks a filter is about.
+fn blocks_of_range(filter: &Value) -> u64 {
+    let height =
+        |end: &str| u64::from_str_radix(filter[end].as_str()?.strip_prefix("0x")?, 16).ok();
+    match (height("fromBlock"), height("toBlock")) {
+        (Some(from), Some(to)) => to.saturating_sub(from) + 1,
+        _ => 1,
+    }
+}
+
 fn blocks_between(heights: RangeInclusive<u64>) -> Value {
     json!({"fromBlock": format!("{:#x}", heights.start()), "toBlock": format!("{:#x}", heights.end())})
 }
@@ -173,7 +242,8 @@ fn may_hold(header: &Header, scope: &Scope) -> bool {
     let d = &scope.deployment;
     let has = |octets: &[u8]| header.bloom.contains_input(BloomInput::Raw(octets));
     let broker = B256::from(scope.broker_id);
-    has(d.device_registry.as_slice())
+    let of_devices = || IDeviceRegistryEvents::SELECTORS.iter().any(|event| has(event));
+    (has(d.device_registry.as_slice()) && of_devices())
         || (has(broker.as_slice()) && d.of_brokers().iter().any(|address| has(address.as_slice())))
 }
 
@@ -244,7 +314,7 @@ pub(super) async fn range(
     let untimed = hashes.iter().filter(|(_, (_, time))| time.is_none());
     let untimed: Vec<(u64, B256)> = untimed.map(|(height, (hash, _))| (*height, *hash)).collect();
     let headers: Vec<Header> = stream::iter(&untimed)
-        .map(|(height, _)| node.header(*height))
+        .map(|(height, _)| node.header(*height, scope.proof))
         .buffered(AT_ONCE)
         .boxed()
         .try_collect()
@@ -266,7 +336,7 @@ pub(super) async fn range(
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::Address;
+    use alloy::primitives::{Address, Bloom};
 
     use super::*;
 
@@ -280,7 +350,7 @@ mod tests {
             device_registry: Address::with_last_byte(3),
             audit_log: Address::with_last_byte(4),
         };
-        Scope { deployment, broker_id: U256::from(9) }
+        Scope { deployment, broker_id: U256::from(9), proof: Proof::Receipts }
     }
 
     fn header(inputs: &[&[u8]]) -> Header {
@@ -288,7 +358,14 @@ mod tests {
         for input in inputs {
             bloom.accrue(BloomInput::Raw(input));
         }
-        Header { height: 5, hash: B256::ZERO, parent: B256::ZERO, time: 7, bloom }
+        Header {
+            height: 5,
+            hash: B256::ZERO,
+            parent: B256::ZERO,
+            time: 7,
+            bloom,
+            receipts: B256::ZERO,
+        }
     }
 
     #[test]
@@ -301,7 +378,10 @@ mod tests {
             assert!(!may_hold(&header(&[contract.as_slice(), other.as_slice()]), &scope));
         }
         assert!(!may_hold(&header(&[ours.as_slice()]), &scope));
-        assert!(may_hold(&header(&[device.as_slice()]), &scope));
+        for event in IDeviceRegistryEvents::SELECTORS {
+            assert!(may_hold(&header(&[device.as_slice(), event]), &scope));
+        }
+        assert!(!may_hold(&header(&[device.as_slice()]), &scope));
         assert!(!may_hold(&header(&[]), &scope));
     }
 }

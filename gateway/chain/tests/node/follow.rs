@@ -76,6 +76,14 @@ async fn follow(site: &Site, url: Url) {
 }
 
 #[tokio::test]
+async fn a_view_has_what_was_there_before_and_what_comes_after_by_unix_socket() {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("node.ipc");
+    let site = Site::start_with(&["--ipc", socket.to_str().unwrap()]).await;
+    follow(&site, Url::parse(&format!("ipc://{}", socket.display())).unwrap()).await;
+}
+
+#[tokio::test]
 async fn a_permission_counts_when_it_is_settled_and_a_restriction_at_once() {
     let site = Site::start().await;
     let mut config = site.config(vec![site.http()]);
@@ -123,7 +131,7 @@ async fn a_long_past_is_read_in_ranges_and_gives_the_same_state() {
 }
 
 #[tokio::test]
-async fn a_quiet_chain_costs_one_request_per_look_and_a_block_three() {
+async fn a_quiet_chain_costs_one_request_per_look_and_a_block_that_excludes_us_two() {
     let site = Site::start().await;
     let mut config = site.config(vec![site.http()]);
     config.poll = Duration::from_millis(20);
@@ -137,18 +145,20 @@ async fn a_quiet_chain_costs_one_request_per_look_and_a_block_three() {
             .map(|(_, n)| n)
             .sum::<u64>()
     };
-    let (all, looks) = (following.health.requests_total(), count("eth_getBlockByNumber"));
+    // The chain id is asked for now and then.
+    let all = || following.health.requests_total() - count("eth_chainId");
+    let (before, looks) = (all(), count("eth_getBlockByNumber"));
     while count("eth_getBlockByNumber") < looks + 10 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let now = (following.health.requests_total(), count("eth_getBlockByNumber"));
-    assert_eq!(now.0 - all, now.1 - looks, "only looks at the head");
-    let logs = count("eth_getLogs");
+    assert_eq!(all() - before, count("eth_getBlockByNumber") - looks, "only looks at the head");
+    let (ids, before, looks) = (count("eth_chainId"), all(), count("eth_getBlockByNumber"));
     site.mine(1).await;
     let height = site.height().await;
     let mut views = following.views.clone();
     views.wait_for(|view| view.as_ref().unwrap().0.height == height).await.unwrap();
-    assert_eq!(count("eth_getLogs") - logs, 2);
+    assert_eq!(all() - before, count("eth_getBlockByNumber") - looks, "its bloom says enough");
+    assert!(count("eth_chainId") > ids, "every new block is of a chain that is asked for its id");
 }
 
 /// Times from the moment at which the node begins to make a block with a revocation to the view that has it.

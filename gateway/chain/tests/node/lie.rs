@@ -11,6 +11,7 @@ use alloy::{
     transports::http::reqwest,
 };
 use flytrap_chain::{
+    FollowerConfig, Proof,
     bindings::{IAccessMarket, ITopicRegistry},
     wallet::Reason,
 };
@@ -24,12 +25,12 @@ use tokio::{
 use crate::site::{Following, Site, http, key};
 
 /// What becomes of an answer: method, parameters, result.
-type Twist = dyn Fn(&str, &Value, &mut Value) + Send + Sync;
+pub(crate) type Twist = dyn Fn(&str, &Value, &mut Value) + Send + Sync;
 
 type Lie = fn(&mut Value);
 
 /// A node that passes on what another one answers, twisted. Returns its port.
-async fn liar(behind: u16, twist: Arc<Twist>) -> u16 {
+pub(crate) async fn liar(behind: u16, twist: Arc<Twist>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -38,6 +39,11 @@ async fn liar(behind: u16, twist: Arc<Twist>) -> u16 {
         }
     });
     port
+}
+
+/// Follows nodes that are believed without proof, so that what they say of logs counts.
+fn believing(site: &Site, urls: Vec<url::Url>) -> FollowerConfig {
+    FollowerConfig { proof: Proof::Logs, ..site.config(urls) }
 }
 
 async fn serve(socket: TcpStream, behind: u16, twist: Arc<Twist>) {
@@ -51,6 +57,10 @@ async fn serve(socket: TcpStream, behind: u16, twist: Arc<Twist>) {
         let text = answer.send().await.unwrap().text().await.unwrap();
         let mut answer: Value = serde_json::from_str(&text).unwrap();
         twist(request["method"].as_str().unwrap(), &request["params"], &mut answer["result"]);
+        if let Some([code, message]) = answer["result"]["refuse"].as_array().map(Vec::as_slice) {
+            let error = json!({"code": code, "message": message});
+            answer = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
+        }
         let body = answer.to_string();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         if socket.get_mut().write_all((head + &body).as_bytes()).await.is_err() {
@@ -72,7 +82,7 @@ async fn read_request(socket: &mut BufReader<TcpStream>) -> Option<Value> {
 }
 
 /// A manager comes, goes, and is blocked, in one block: in another order the state would be another.
-async fn three_in_one_block(site: &Site) {
+pub(crate) async fn three_in_one_block(site: &Site) {
     let wallet = key(1).address();
     let set = |allowed| {
         ITopicRegistry::setManagerCall { topicId: site.topic, manager: wallet, allowed }
@@ -92,12 +102,12 @@ async fn three_in_one_block(site: &Site) {
     site.ask("evm_setAutomine", json!([true])).await;
 }
 
-fn blocked(site: &Site) -> impl Fn(&View) -> bool {
+pub(crate) fn blocked(site: &Site) -> impl Fn(&View) -> bool {
     let topic = site.topic;
     move |view| view.head.is_blocked(topic, key(1).address())
 }
 
-async fn digest(site: &Site) -> B256 {
+pub(crate) async fn digest(site: &Site) -> B256 {
     site.follow().until(|_| true).await.head.digest()
 }
 
@@ -118,7 +128,7 @@ async fn order_repetition_and_orphans_in_an_answer_change_nothing() {
         }
     };
     let port = liar(site.anvil.port, Arc::new(twist)).await;
-    let mut following = Following::start(site.config(vec![http(port)]));
+    let mut following = Following::start(believing(&site, vec![http(port)]));
     following.until(|_| true).await;
     three_in_one_block(&site).await;
     let view = following.until(blocked(&site)).await;
@@ -145,7 +155,7 @@ async fn logs_that_a_node_does_not_have_yet_are_asked_for_again() {
         }
     };
     let port = liar(site.anvil.port, Arc::new(twist)).await;
-    let mut following = Following::start(site.config(vec![http(port)]));
+    let mut following = Following::start(believing(&site, vec![http(port)]));
     following.until(|_| true).await;
     three_in_one_block(&site).await;
     let view = following.until(blocked(&site)).await;
@@ -171,7 +181,7 @@ async fn a_log_of_someone_else_and_a_log_of_another_block_are_not_believed() {
             }
         };
         let port = liar(site.anvil.port, Arc::new(lie)).await;
-        let mut following = Following::start(site.config(vec![http(port)]));
+        let mut following = Following::start(believing(&site, vec![http(port)]));
         let before = following.until(|_| true).await;
         let reason = Reason::default();
         site.owner
@@ -186,7 +196,7 @@ async fn a_log_of_someone_else_and_a_log_of_another_block_are_not_believed() {
         assert_eq!(following.view().version, before.version, "{wanted}");
         assert!(following.health.undecodable() + following.health.inconsistent() > 0);
         // The truth from another node is believed at once.
-        let mut following = Following::start(site.config(vec![http(port), site.http()]));
+        let mut following = Following::start(believing(&site, vec![http(port), site.http()]));
         following
             .until(|view| {
                 view.head.grant(site.topic, key(1).address(), Right::Subscribe) == Some(until + 1)

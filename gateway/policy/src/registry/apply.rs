@@ -370,7 +370,7 @@ impl Registry {
         Ok(())
     }
 
-    fn put_topic(&mut self, topic: Topic) {
+    pub(super) fn put_topic(&mut self, topic: Topic) {
         let topic = Arc::new(topic);
         if is_topic_name(&topic.name) {
             // Hidden topics below outlive a deletion, and are still below what is registered again.
@@ -389,7 +389,7 @@ impl Registry {
         }
     }
 
-    fn put_place(&mut self, place: Place) {
+    pub(super) fn put_place(&mut self, place: Place) {
         let name = Arc::clone(&place.topic.name);
         let hash = name_hash(&name);
         if place.is_registered || place.hidden_below > 0 {

@@ -99,7 +99,7 @@ impl Fee {
 }
 
 /// Number of one registration of one topic, below 2^31.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Slot(NonZeroU32);
 
 impl Slot {
@@ -110,7 +110,7 @@ impl Slot {
         self.0.checked_add(1).filter(|next| next.get() < 1 << 31).map(Self)
     }
 
-    const fn with(self, right: Right) -> SlotRight {
+    pub(super) const fn with(self, right: Right) -> SlotRight {
         SlotRight(
             self.0
                 .saturating_mul(NonZeroU32::new(2).expect("two is not zero"))

@@ -1,0 +1,278 @@
+//! What the mirror costs at 10^4, 10^6 and 10^7 grants: memory, the worst that a decision waits while blocks are applied, the
+//! snapshot, and how fast logs become state. `make bench-mirror` also runs the example `timing` of `flytrap-policy`, which
+//! measures decisions by themselves.
+#![allow(clippy::unwrap_used, reason = "what fails here is the measurement")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256, Bloom, Log, LogData, U256, keccak256};
+use arc_swap::ArcSwap;
+use flytrap_chain::bindings::IAccessMarket;
+use flytrap_chain::{Deployment, Header, decode, snapshot};
+use flytrap_policy::{
+    Action, Credential, CredentialKind, Event, NamingPolicy, Offer, Options, Principal, Registry,
+    Right, Stamp, Traits, View, topic_id,
+};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const BROKER: U256 = U256::from_limbs([1, 0, 0, 0]);
+const NOW: u64 = 1_700_000_000;
+const AT: Stamp = Stamp { height: 1, time: NOW };
+/// Decisions between two looks at the clock.
+const BATCH: u32 = 20;
+/// Blocks that are applied while decisions are taken, and grants in each.
+const BLOCKS: u32 = 400;
+const GRANTS_PER_BLOCK: u32 = 500;
+
+fn main() {
+    let most = std::env::args().nth(1).and_then(|most| most.parse().ok()).unwrap_or(10_000_000);
+    println!(
+        "{:>9} {:>8} {:>9} {:>10} {:>9} {:>9} {:>14} {:>12} {:>9} {:>9} {:>9}",
+        "grants",
+        "topics",
+        "memory",
+        "per grant",
+        "made/s",
+        "median",
+        "worst blocked",
+        "worst CPU",
+        "writing",
+        "reading",
+        "file"
+    );
+    for grants in [10_000_u32, 1_000_000, 10_000_000].into_iter().filter(|&n| n <= most) {
+        measure(grants);
+    }
+    replay(most.min(1_000_000));
+}
+
+fn measure(grants: u32) {
+    let topics = (grants / 10).min(100_000);
+    let before = resident();
+    let mut registry = site(topics);
+    let began = busy();
+    for number in 0..grants {
+        registry.apply(&grant(number, topics), AT).unwrap();
+    }
+    let made = f64::from(grants) / (busy() - began).as_secs_f64();
+    let memory = resident().saturating_sub(before);
+
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("mirror.snapshot");
+    let block = block();
+    let began = Instant::now();
+    snapshot::write(&path, &deployment(), &block, &registry).unwrap();
+    let writing = began.elapsed();
+    let began = Instant::now();
+    let (_, read) = snapshot::read(&path, &deployment(), BROKER).unwrap().unwrap();
+    let reading = began.elapsed();
+    assert_eq!(read.grant_count(), registry.grant_count());
+    let octets = std::fs::metadata(&path).unwrap().len();
+    drop(read);
+
+    let waits = decide_meanwhile(registry, grants, topics);
+    println!(
+        "{grants:>9} {topics:>8} {:>5} MiB {:>8} B {:>8.0}k {:>6} ns {:>14?} {:>12?} {:>6} ms {:>6} ms {:>5} MiB",
+        memory >> 20,
+        memory / u64::from(grants),
+        made / 1000.0,
+        waits.median.as_nanos() / u128::from(BATCH),
+        waits.blocked,
+        waits.cpu,
+        writing.as_millis(),
+        reading.as_millis(),
+        octets >> 20
+    );
+}
+
+struct Waits {
+    /// Of a batch.
+    median: Duration,
+    /// The longest that a batch neither ran nor waited for a processor that others had.
+    blocked: Duration,
+    /// The longest that a batch ran.
+    cpu: Duration,
+}
+
+/// One thread decides as a session does, another one applies block after block as the follower does.
+fn decide_meanwhile(registry: Registry, grants: u32, topics: u32) -> Waits {
+    let first = Arc::new(registry);
+    let mirror = Arc::new(ArcSwap::from(Arc::new(view(first.clone(), 1))));
+    let done = Arc::new(AtomicBool::new(false));
+    let (watched, ended) = (mirror.clone(), done.clone());
+    let deciding = std::thread::spawn(move || {
+        let asked: Vec<(Principal, String)> = (0..1_000_u32)
+            .map(|i| i.wrapping_mul(2_654_435_761) % grants)
+            .map(|number| (principal(wallet(number)), format!("{}/t", topic_name(number % topics))))
+            .collect();
+        let mut batches = Vec::new();
+        let mut order = asked.iter().cycle();
+        let publish = Action::Publish { retain: false };
+        while !ended.load(Relaxed) {
+            let (wall, ran) = (Instant::now(), schedule());
+            for (who, name) in order.by_ref().take(BATCH as usize) {
+                let view = watched.load();
+                assert!(view.authorize(black_box(who), publish, black_box(name), NOW).is_ok());
+            }
+            let (wall, now) = (wall.elapsed(), schedule());
+            batches.push((wall, now.0 - ran.0, now.1 - ran.1));
+        }
+        batches
+    });
+    let mut kept = std::collections::VecDeque::from([first]);
+    for number in 0..BLOCKS {
+        let mut next = Registry::clone(kept.back().unwrap());
+        for grant_number in 0..GRANTS_PER_BLOCK {
+            let new = grants + number * GRANTS_PER_BLOCK + grant_number;
+            next.apply(&grant(new, topics), AT).unwrap();
+        }
+        let next = Arc::new(next);
+        mirror.store(Arc::new(view(next.clone(), u64::from(number) + 2)));
+        kept.push_back(next);
+        // As the follower remembers them.
+        if kept.len() > 129 {
+            kept.pop_front();
+        }
+    }
+    done.store(true, Relaxed);
+    let batches = deciding.join().unwrap();
+    let mut cpu: Vec<Duration> = batches.iter().map(|(_, ran, _)| *ran).collect();
+    cpu.sort_unstable();
+    let blocked = batches.iter().map(|(wall, ran, waited)| wall.saturating_sub(*ran + *waited));
+    Waits {
+        median: cpu[cpu.len() / 2],
+        blocked: blocked.max().unwrap_or_default(),
+        cpu: cpu.last().copied().unwrap_or_default(),
+    }
+}
+
+/// Logs in memory, decoded and applied.
+fn replay(events: u32) {
+    let topics = 1_000;
+    let deployment = deployment();
+    let logs: Vec<Log> = (0..events).map(|number| logged(number, topics, &deployment)).collect();
+    let mut registry = site(topics);
+    let began = busy();
+    for log in &logs {
+        let event = decode(log, &deployment).unwrap().unwrap();
+        registry.apply(&event, AT).unwrap();
+    }
+    let took = busy() - began;
+    println!(
+        "replay: {events} logs decoded and applied in {took:?}, {:.0} a second",
+        f64::from(events) / took.as_secs_f64()
+    );
+}
+
+/// Time on a processor, and time of waiting for one, of this thread.
+fn schedule() -> (Duration, Duration) {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let mut numbers = text.split_whitespace().map(|n| Duration::from_nanos(n.parse().unwrap()));
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+fn busy() -> Duration {
+    schedule().0
+}
+
+/// Octets of this process that are in memory.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+fn view(head: Arc<Registry>, version: u64) -> View {
+    let settled = head.clone();
+    View { settled, head, height: 1, time: NOW, version, options: Options::default() }
+}
+
+fn deployment() -> Deployment {
+    let [broker_registry, topic_registry, access_market, device_registry, audit_log] =
+        [1, 2, 3, 4, 5].map(Address::with_last_byte);
+    Deployment {
+        chain_id: 1,
+        block: 1,
+        broker_registry,
+        topic_registry,
+        access_market,
+        device_registry,
+        audit_log,
+    }
+}
+
+fn block() -> Header {
+    let none = B256::ZERO;
+    Header { height: 1, hash: none, parent: none, time: NOW, bloom: Bloom::ZERO, receipts: none }
+}
+
+fn site(topics: u32) -> Registry {
+    let mut registry = Registry::new(BROKER);
+    let (owner, policy, name) = (Address::repeat_byte(1), NamingPolicy::Open, "bench".to_owned());
+    registry.apply(&Event::BrokerCreated { broker_id: BROKER, owner, policy, name }, AT).unwrap();
+    for topic in 0..topics {
+        let name = topic_name(topic);
+        let event = Event::TopicRegistered {
+            broker_id: BROKER,
+            topic_id: topic_id(BROKER, &name),
+            owner,
+            epoch: 1,
+            name,
+            traits: Traits::default(),
+            publish_offer: Offer::default(),
+            subscribe_offer: Offer::default(),
+        };
+        registry.apply(&event, AT).unwrap();
+    }
+    registry
+}
+
+fn topic_name(topic: u32) -> String {
+    format!("site{}/floor{topic}", topic % 10)
+}
+
+fn wallet(number: u32) -> Address {
+    Address::from_word(keccak256(number.to_be_bytes()))
+}
+
+fn grant(number: u32, topics: u32) -> Event {
+    Event::AccessGranted {
+        broker_id: BROKER,
+        topic_id: topic_id(BROKER, &topic_name(number % topics)),
+        wallet: wallet(number),
+        right: Right::Publish,
+        epoch: 1,
+        until: u64::MAX,
+        by: Address::ZERO,
+        fee_wei: U256::ZERO,
+        purpose: B256::ZERO,
+        note: String::new(),
+    }
+}
+
+fn logged(number: u32, topics: u32, deployment: &Deployment) -> Log {
+    let event = IAccessMarket::AccessGranted {
+        brokerId: BROKER,
+        topicId: topic_id(BROKER, &topic_name(number % topics)),
+        wallet: wallet(number),
+        right: 0,
+        epoch: 1,
+        until: u64::MAX,
+        by: Address::ZERO,
+        feeWei: U256::ZERO,
+        purpose: B256::ZERO,
+        note: "contract 12".to_owned(),
+    };
+    let data: LogData = (&event).into();
+    Log { address: deployment.access_market, data }
+}
+
+fn principal(wallet: Address) -> Principal {
+    let credential =
+        Credential { kind: CredentialKind::Token, issued_at: NOW, expires_at: u64::MAX };
+    Principal { wallet, key: wallet, credential, country: None }
+}
