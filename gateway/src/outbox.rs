@@ -42,11 +42,11 @@ struct Pending {
     overflowed: u64,
 }
 
-/// Something for the submitter, and whose bans it carries.
+/// Something for the submitter, and whose bans it carries until when.
 #[derive(Debug, PartialEq)]
 struct Note {
     intent: Intent,
-    bans: Vec<Subject>,
+    bans: Vec<(Subject, u64)>,
 }
 
 impl Outbox {
@@ -188,8 +188,9 @@ impl Outbox {
             notes.push(Note { intent: Intent::Lifts(lifts), bans: Vec::new() });
         }
         if !bans.is_empty() {
-            let (subjects, bans) = bans.into_iter().unzip();
-            notes.push(Note { intent: Intent::Bans(bans), bans: subjects });
+            let told = bans.iter().map(|(subject, ban)| (*subject, ban.until)).collect();
+            let bans = bans.into_iter().map(|(_, ban)| ban).collect();
+            notes.push(Note { intent: Intent::Bans(bans), bans: told });
         }
         if !alerts.is_empty() {
             notes.push(Note { intent: Intent::alerts(alerts), bans: Vec::new() });
@@ -222,7 +223,7 @@ mod tests {
         outbox.ban(&ban("192.0.2.0/24".parse().unwrap(), 100));
         outbox.alert(AlertKind::PublishRefused, Address::with_last_byte(1), None, 3, 10);
         let first = outbox.take(11, false);
-        assert_eq!(first[0].bans, [wallet(1)], "of networks the chain knows nothing");
+        assert_eq!(first[0].bans, [(wallet(1), 100)], "of networks the chain knows nothing");
         let first = intents(first);
         assert!(matches!(&first[..], [Intent::Bans(bans)] if bans.len() == 1), "{first:?}");
         let second = intents(outbox.take(12, true));

@@ -472,8 +472,8 @@ async fn follow_mirror(
     let mut moved = office.mirror.changed();
     let mut left_over = queue;
     loop {
-        // Before there is a view every ban that was on chain would look lifted.
-        if office.mirror.is_synced() {
+        // Before there is a view, or by one that is too old, bans that are on chain would look lifted.
+        if office.mirror.fitness().admits() {
             office.follow();
             if let Some(queue) = left_over.take() {
                 hand_in_left_over(&office, &queue).await;
@@ -489,11 +489,12 @@ async fn follow_mirror(
 async fn hand_in_left_over(office: &Office, queue: &SubmitterHandle) {
     for ban in office.bans.page(None, usize::MAX, office.mirror.now()) {
         let Some(subject) = office.outbox.subject_on_chain(&ban.subject) else { continue };
-        if ban.chain != OnChain::Untold {
+        // One that was queued is held, or was lost with a damaged intent: then it is told once more.
+        if ban.chain == OnChain::Seen {
             continue;
         }
-        if queue.holds_ban(subject).await {
-            office.bans.told([ban.subject], OnChain::Queued);
+        if queue.holds_ban(subject, ban.until).await {
+            office.bans.told([(ban.subject, ban.until)], OnChain::Queued);
         } else {
             office.outbox.ban(&ban);
         }

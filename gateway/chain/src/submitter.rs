@@ -265,9 +265,9 @@ impl SubmitterHandle {
         pushed
     }
 
-    /// Whether a ban against `subject` waits to be put on chain. False if the submitter has stopped.
-    pub async fn holds_ban(&self, subject: BanSubject) -> bool {
-        self.with(move |queue| queue.holds_ban(subject)).await.unwrap_or(false)
+    /// Whether a ban against `subject` that ends no sooner waits to be put on chain. False if the submitter has stopped.
+    pub async fn holds_ban(&self, subject: BanSubject, until: u64) -> bool {
+        self.with(move |queue| queue.holds_ban(subject, until)).await.unwrap_or(false)
     }
 
     /// Who signs: by this the chain knows the gateway.

@@ -191,12 +191,13 @@ impl Bans {
         all.map(|(_, ban)| ban).filter(|ban| now < ban.until).take(most).cloned().collect()
     }
 
-    /// Notes how far bans have come towards the chain.
-    pub fn told(&self, subjects: impl IntoIterator<Item = Subject>, how: OnChain) {
+    /// Notes how far bans, by subject and end, have come towards the chain. A longer one that was made meanwhile has not.
+    pub fn told(&self, bans: impl IntoIterator<Item = (Subject, u64)>, how: OnChain) {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        for subject in subjects {
-            if let Some(ban) = inner.bans.get_mut(&subject).filter(|ban| ban.chain < how) {
+        for (subject, until) in bans {
+            let found = inner.bans.get_mut(&subject);
+            if let Some(ban) = found.filter(|ban| ban.chain < how && ban.until <= until) {
                 ban.chain = how;
                 inner.unwritten.insert(subject);
             }
@@ -238,6 +239,9 @@ impl Bans {
     }
 
     /// Strikes out what has ended, and what was seen on chain and is there no longer; returns the latter. Called whenever the mirror moved.
+    ///
+    /// Seen is what the settled state bans for at least as long: a ban in a block that is orphaned was never there, and a shorter one of
+    /// somebody else says nothing of this one when it ends.
     pub fn follow(&self, view: &View, now: u64) -> Vec<Subject> {
         let known: Vec<(Subject, u64, OnChain, Option<B256>)> = {
             let inner = self.lock();
@@ -247,14 +251,15 @@ impl Bans {
         };
         let (mut lifted, mut seen, mut ended) = (Vec::new(), Vec::new(), Vec::new());
         for (subject, until, chain, pseudonym) in known {
-            let is_on_chain = || match pseudonym {
-                Some(pseudonym) => view.origin_banned(pseudonym, now),
-                None => self.is_on_chain(&subject, view, now),
+            let on_chain_until = match (pseudonym, subject) {
+                (Some(pseudonym), _) => view.settled.origin_banned_until(pseudonym, now),
+                (None, Subject::Wallet(wallet)) => view.settled.wallet_banned_until(wallet, now),
+                _ => None,
             };
             if until <= now {
                 ended.push(subject);
-            } else if is_on_chain() {
-                seen.extend((chain != OnChain::Seen).then_some(subject));
+            } else if on_chain_until.is_some_and(|there| there >= until) {
+                seen.extend((chain != OnChain::Seen).then_some((subject, until)));
             } else if chain == OnChain::Seen {
                 lifted.push(subject);
             }
@@ -489,6 +494,13 @@ pub(crate) mod tests {
         let lifted = book.follow(&view(&[banned.clone(), unbanned]), 2);
         assert_eq!(lifted, [Subject::Wallet(who)]);
         assert_eq!(book.wallet_until(who, who, 2), None);
+        // A shorter one of somebody else says nothing of this one, also not when it is gone.
+        book.add(ban(Subject::Wallet(who), 200), 1).unwrap();
+        assert_eq!(book.follow(&view(std::slice::from_ref(&banned)), 2), []);
+        assert_eq!(book.get(&Subject::Wallet(who), 2).unwrap().chain, OnChain::Untold);
+        assert_eq!(book.follow(&view(&[]), 100), []);
+        assert_eq!(book.wallet_until(who, who, 100), Some(200));
+        book.remove(&Subject::Wallet(who));
         // One that ended by itself was not lifted.
         book.add(ban(Subject::Wallet(who), 100), 1).unwrap();
         book.follow(&view(&[banned]), 2);

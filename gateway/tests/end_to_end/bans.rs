@@ -252,7 +252,7 @@ fn sessions_ended_by_faults_and_endless_reconnecting_ban_too() -> Result<()> {
 #[test]
 fn bans_outlive_a_kill_where_nothing_goes_on_chain_and_a_damaged_ledger_is_told() -> Result<()> {
     run(async {
-        let stage = stage("").await?;
+        let mut stage = stage("").await?;
         let mut gateway = stage.spawn_gateway("alone", |table| {
             set(table, "gateway", "record", "off");
             if let Some(gateway) = table.get_mut("gateway").and_then(toml::Value::as_table_mut) {
@@ -286,7 +286,20 @@ fn bans_outlive_a_kill_where_nothing_goes_on_chain_and_a_damaged_ledger_is_told(
         assert_eq!(after, before);
         ensure!(after.contains("127.0.0.1"), "{after}");
 
+        // What the ledger has and the chain was never told, it is told once there is a key.
         gateway.child.kill();
+        stage.site.gateway_mut()?.child.kill();
+        let state = gateway.state.clone();
+        let (telling, _) = stage.write_config("telling", |table| {
+            table.insert("state_dir".into(), state.display().to_string().into());
+        })?;
+        let mut child = stage.launch("telling", &telling)?;
+        until("the ban on chain", || async {
+            Ok((!stage.origin_bans().await?.is_empty()).then_some(()))
+        })
+        .await?;
+        child.kill();
+
         let ledger = gateway.state.join("bans.sqlite");
         let octets = std::fs::read(&ledger)?;
         std::fs::write(&ledger, octets.iter().map(|octet| !octet).collect::<Vec<_>>())?;

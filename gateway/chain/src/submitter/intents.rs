@@ -385,10 +385,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether a ban against `subject` waits or is on its way.
-    pub(super) fn holds_ban(&self, subject: BanSubject) -> bool {
+    /// Whether a ban against `subject` that ends no sooner waits or is on its way.
+    pub(super) fn holds_ban(&self, subject: BanSubject, until: u64) -> bool {
         self.waiting.values().any(|intent| match intent {
-            Intent::Bans(bans) => bans.iter().any(|ban| ban.subject == subject),
+            Intent::Bans(bans) => {
+                bans.iter().any(|ban| ban.subject == subject && ban.until >= until)
+            }
             _ => false,
         })
     }

@@ -74,7 +74,8 @@ fn a_lifted_ban_that_has_not_taken_off_goes_nowhere_and_its_neighbours_go_on() {
     queue.push(Intent::Bans(vec![ban(1, NOW + 60), ban(2, NOW + 60)])).unwrap();
     queue.push(Intent::Bans(vec![ban(1, NOW + 90)])).unwrap();
     let lifted = ban(1, 0).subject;
-    assert!(queue.holds_ban(lifted));
+    assert!(queue.holds_ban(lifted, NOW + 90));
+    assert!(!queue.holds_ban(lifted, NOW + 91), "one that ends sooner says nothing of this one");
     queue.push(Intent::Lifts(vec![lifted])).unwrap();
     queue.push(Intent::Bans(vec![ban(1, NOW + 120)])).unwrap();
     drop(queue);
@@ -89,7 +90,7 @@ fn a_lifted_ban_that_has_not_taken_off_goes_nowhere_and_its_neighbours_go_on() {
     land(Intent::Bans(vec![ban(2, NOW + 60)]));
     land(Intent::Lifts(vec![lifted]));
     land(Intent::Bans(vec![ban(1, NOW + 120)]));
-    assert!(!queue.holds_ban(lifted));
+    assert!(!queue.holds_ban(lifted, 0));
     assert_eq!(queue.batch(NOW, usize::MAX, |_| false).unwrap(), None);
 }
 
@@ -102,7 +103,7 @@ fn a_ban_in_the_air_stays_what_it_is_and_is_lifted_after_it_has_landed() {
     queue.take_off(flight(batch.sequences), NOW * 1000).unwrap();
     let lifted = ban(1, 0).subject;
     queue.push(Intent::Lifts(vec![lifted])).unwrap();
-    assert!(queue.holds_ban(lifted), "it may be mined at any moment");
+    assert!(queue.holds_ban(lifted, NOW + 60), "it may be mined at any moment");
     queue.land(landed(1)).unwrap();
     let batch = queue.batch(NOW, usize::MAX, |_| false).unwrap().unwrap();
     assert_eq!(batch.content, Intent::Lifts(vec![lifted]));
