@@ -5,8 +5,8 @@
 
 use alloy_primitives::{Address, B256, Bytes, Keccak256};
 use alloy_sol_types::{SolValue as _, sol};
-use chacha20poly1305::aead::Aead as _;
-use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit as _, Nonce};
+use chacha20poly1305::aead::{Aead as _, Payload};
+use chacha20poly1305::{Key, KeyInit as _, XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -87,7 +87,8 @@ impl SubjectKey {
         &self.0
     }
 
-    /// Seals what belongs to a record of a gateway. A gateway uses a number once, which makes the nonce.
+    /// Seals what belongs to a record of a gateway: a random nonce, which no copy of the file that comes back can make come again, and the sealed
+    /// octets, bound to gateway and number.
     #[must_use]
     pub fn seal(&self, gateway: Address, index: u64, personal: &Personal) -> Bytes {
         let cut = |text: &str| text[..text.floor_char_boundary(MOST_NAME)].to_owned();
@@ -97,34 +98,40 @@ impl SubjectKey {
             name: cut(&personal.name),
         }
         .abi_encode();
+        let nonce: [u8; NONCE_OCTETS] = rand::random();
+        let aad = place(gateway, index);
+        let payload = Payload { msg: &plain, aad: &aad };
         // Only gigabytes of text cannot be sealed.
-        self.cipher(gateway).encrypt(&nonce(index), &*plain).unwrap_or_default().into()
+        let sealed = self.cipher().encrypt(XNonce::from_slice(&nonce), payload).unwrap_or_default();
+        [&nonce[..], &sealed].concat().into()
     }
 
     /// What was sealed for this record of this gateway; `None` if not with this key, or changed since.
     #[must_use]
     pub fn open(&self, gateway: Address, index: u64, sealed: &[u8]) -> Option<Personal> {
-        let plain = Zeroizing::new(self.cipher(gateway).decrypt(&nonce(index), sealed).ok()?);
+        let (nonce, sealed) = sealed.split_at_checked(NONCE_OCTETS)?;
+        let aad = place(gateway, index);
+        let payload = Payload { msg: sealed, aad: &aad };
+        let plain = self.cipher().decrypt(XNonce::from_slice(nonce), payload).ok()?;
+        let plain = Zeroizing::new(plain);
         let Encoded { origin, clientId: client_id, name } = Encoded::abi_decode(&plain).ok()?;
         Some(Personal { origin, client_id, name })
     }
 
-    /// Gateways that share a store share the keys of subjects and number their records each for itself, so each has a key of its own
-    /// from the subject's: no nonce is ever used twice with one key.
-    fn cipher(&self, gateway: Address) -> ChaCha20Poly1305 {
-        let mut hasher = Keccak256::new();
-        hasher.update(b"FlyTrap seal");
-        hasher.update(*self.0);
-        hasher.update(gateway);
-        let key = Zeroizing::new(hasher.finalize().0);
-        ChaCha20Poly1305::new(Key::from_slice(&*key))
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(Key::from_slice(&*self.0))
     }
 }
 
-fn nonce(index: u64) -> Nonce {
-    let mut octets = [0; 12];
-    octets[4..].copy_from_slice(&index.to_be_bytes());
-    octets.into()
+/// Octets of a nonce, so many that random ones never meet.
+const NONCE_OCTETS: usize = 24;
+
+/// What a sealed part belongs to.
+fn place(gateway: Address, index: u64) -> [u8; 28] {
+    let mut place = [0; 28];
+    place[..20].copy_from_slice(gateway.as_slice());
+    place[20..].copy_from_slice(&index.to_be_bytes());
+    place
 }
 
 #[cfg(test)]

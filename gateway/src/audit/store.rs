@@ -313,7 +313,8 @@ fn prepare(database: &Connection, path: &Path) -> Result<(), StoreError> {
     // Durable with each transaction; what is deleted is overwritten, for keys are deleted to erase.
     database
         .execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;",
+            // What a kill left in the log is taken in: a key may be there whose erasure was under way.
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA wal_checkpoint(TRUNCATE);",
         )
         .map_err(wrong)?;
     let found: i64 =
