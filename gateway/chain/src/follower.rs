@@ -81,8 +81,9 @@ pub struct Follower {
     outrun: Option<Instant>,
     /// Hashes of the contracts' code as first seen.
     code: Arc<OnceLock<[B256; 5]>>,
-    /// How often in a row the state at the head had no owner of the broker.
+    /// How often in a row the state at the head had no owner of the broker, and the head was below what is known.
     ownerless: u32,
+    behind: usize,
     /// Until when each node wants no requests, and how often in a row it has said so.
     rests: Vec<(Option<Instant>, u32)>,
     /// For reading old blocks twice.
@@ -149,6 +150,7 @@ impl Follower {
             outrun: None,
             code: Arc::default(),
             ownerless: 0,
+            behind: 0,
             second: None,
         }
     }
@@ -190,12 +192,20 @@ impl Follower {
             // Ends with this future, whatever ends that.
             let mut work = JoinSet::new();
             work.spawn(self.again().work(stop.clone()));
+            let mut asked = 0;
             let ended = loop {
                 tokio::select! {
                     ended = work.join_next() => break ended,
-                    () = sleep(FROZEN / 8) => if self.health.stood_still() > FROZEN {
-                        error!("the follower stands still and is ended");
-                        work.abort_all();
+                    () = sleep(FROZEN / 8) => {
+                        let requests = self.health.request_counts().each().map(|(_, count)| count).sum();
+                        if requests != asked {
+                            // A long look is not at its end, but gets on.
+                            asked = requests;
+                            self.health.beat();
+                        } else if self.health.stood_still() > FROZEN {
+                            error!("the follower stands still and is ended");
+                            work.abort_all();
+                        }
                     }
                 }
             };

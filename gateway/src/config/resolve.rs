@@ -61,6 +61,8 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// Longest wait for one answer of a node.
+const LONGEST_ANSWER: Duration = Duration::from_secs(20);
 
 /// Long times are easier to read in days.
 fn told(time: Duration) -> String {
@@ -146,6 +148,19 @@ impl Resolver<'_> {
                 &chain.quorum,
                 "`chain.quorum` is 2, but `chain.urls` names one node: name another one, of another operator",
             );
+        }
+        if quorum && chain.proof == Proof::Logs {
+            self.problem(
+                &chain.quorum,
+                "`chain.quorum` is 2 with `chain.proof = \"logs\"`: nodes are asked for the same block, and only with \"receipts\" does its hash say what is in it. Take one of the two out",
+            );
+        }
+        if chain.request_timeout.0 > LONGEST_ANSWER {
+            let wrong = format!(
+                "`chain.request_timeout` is {:?}, wanted at most {LONGEST_ANSWER:?}: until then no other node is asked",
+                chain.request_timeout.0
+            );
+            self.problem(&chain.urls, wrong);
         }
         if chain.prove_history && chain.proof == Proof::Logs {
             self.problem(

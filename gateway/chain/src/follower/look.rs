@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use alloy::primitives::B256;
 use flytrap_policy::{Event, Stamp};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -17,6 +18,8 @@ const MAX_AHEAD: u64 = 3;
 const PROVEN_AT_ONCE: u64 = 256;
 /// So many complete readings without the broker's creation are no coincidence.
 const OWNERLESS: u32 = 3;
+/// So many times over all nodes a head below what is known is taken for a node that is behind.
+const BEHIND: usize = 3;
 
 impl Follower {
     pub(super) async fn look(&mut self, node: &Node, at: usize) -> Result<(), Trouble> {
@@ -61,10 +64,19 @@ impl Follower {
             let wanted = first;
             return Err(Trouble::Behind { node: node.shown.clone(), height: head.height, wanted });
         }
-        if let Some(saver) = &mut self.saver
-            && let Some((header, registry)) =
-                saver.load(&self.config.deployment, self.config.broker_id, &self.health).await
-        {
+        let (deployment, broker_id) = (&self.config.deployment, self.config.broker_id);
+        let kept = match &mut self.saver {
+            Some(saver) => saver.load(deployment, broker_id, &self.health).await,
+            None => None,
+        };
+        // What was known is not forgotten for a node that is behind; only a chain that begins anew is told so by every look.
+        let known = kept.as_ref().map_or(0, |(header, _)| header.height).max(self.health.height());
+        if head.height < known && self.behind < BEHIND * self.rests.len() {
+            self.behind += 1;
+            let (node, height) = (node.shown.clone(), head.height);
+            return Err(Trouble::Behind { node, height, wanted: known });
+        }
+        if let (Some((header, registry)), Some(saver)) = (kept, &mut self.saver) {
             let found = match node.header(header.height, self.config.proof).await {
                 Ok(found) => Some(found.hash),
                 Err(Trouble::NoBlock { .. }) => None,
@@ -140,7 +152,8 @@ impl Follower {
             Err(other) => return Err(other),
         };
         if self.config.quorum {
-            self.compare(node, at, (from, to), &events).await?;
+            let ends = [(from - 1, chain.hash()), (to, before.hash)];
+            self.compare(node, at, ends, &events).await?;
         }
         let after = node.header(to, proof).await?;
         let below = node.header(from - 1, proof).await?;
@@ -156,14 +169,16 @@ impl Follower {
         Ok(())
     }
 
-    /// The same events from another node, or the range counts for nothing.
+    /// The same events between the same blocks from another node, or the range counts for nothing. Without the blocks one node could have
+    /// made up the one that the range begins on, which the second is never asked about again.
     async fn compare(
         &mut self,
         node: &Node,
         at: usize,
-        (from, to): (u64, u64),
+        ends: [(u64, B256); 2],
         events: &[(Stamp, Event)],
     ) -> Result<(), Trouble> {
+        let (from, to) = (ends[0].0 + 1, ends[1].0);
         let mut second = self.second.take().unwrap_or_else(|| self.witnesses(at));
         let scope = self.scope();
         let other = second.any().await?;
@@ -173,10 +188,16 @@ impl Follower {
             }
             theirs => theirs?,
         };
-        if theirs != events {
+        let mut differs = (theirs != events).then_some(to);
+        for (height, hash) in ends {
+            if other.header(height, scope.proof).await?.hash != hash {
+                differs.get_or_insert(height);
+            }
+        }
+        if let Some(height) = differs {
             self.health.count_disagreement();
             let (node, other) = (node.shown.clone(), other.shown.clone());
-            return Err(Trouble::Disagreement { node, other, height: to });
+            return Err(Trouble::Disagreement { node, other, height });
         }
         self.second = Some(second);
         Ok(())
@@ -290,7 +311,7 @@ impl Follower {
             }
             .into());
         }
-        self.ownerless = 0;
+        (self.ownerless, self.behind) = (0, 0);
         let settled = match (self.config.quorum, &self.agreed) {
             (false, _) => match chain.settled(self.config.confirmations) {
                 Some(settled) => settled,

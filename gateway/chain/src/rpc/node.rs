@@ -249,7 +249,7 @@ impl Node {
     }
 
     fn unusable(&self, method: &'static str, detail: String) -> RpcError {
-        RpcError::Unusable { node: self.shown.clone(), method, detail }
+        RpcError::Unusable { node: self.shown.clone(), method, detail: bounded(&detail) }
     }
 
     fn refused(
@@ -259,8 +259,7 @@ impl Node {
         message: String,
         data: Option<&Value>,
     ) -> RpcError {
-        // A node's words go to logs: bounded, and on one line.
-        let message: String = message.chars().filter(|c| !c.is_control()).take(300).collect();
+        let message = bounded(&message);
         if is_about_rate(code, &message) {
             let node = self.shown.clone();
             return RpcError::Limited { node, method, message, retry_after: None };
@@ -282,7 +281,7 @@ impl Node {
             other => RpcError::Unreachable {
                 node: self.shown.clone(),
                 method,
-                detail: other.to_string(),
+                detail: bounded(&other.to_string()),
             },
         }
     }
@@ -335,6 +334,11 @@ struct Fault {
     #[serde(default)]
     message: String,
     data: Option<Value>,
+}
+
+/// A node's words go to logs: bounded, and on one line.
+fn bounded(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 /// Nodes put what a contract reverted with into `data`, or into `data.data`.
