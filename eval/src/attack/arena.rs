@@ -262,11 +262,13 @@ impl Arena {
         None
     }
 
-    /// Are node, broker and gateway still what they were?
+    /// Are node, broker and gateway still what they were, and is EVE not banned for what she did?
     pub(crate) async fn is_well(&self) -> bool {
         let Ok(gateway) = self.site.gateway() else { return false };
         let Ok((200, _)) = gateway.ask("healthz").await else { return false };
-        !gateway.child.log().contains("panicked at") && self.direct().await.is_ok()
+        !gateway.child.log().contains("panicked at")
+            && self.direct().await.is_ok()
+            && self.eve(Side::FlyTrap, Version::V5).await.is_ok()
     }
 
     /// How long the gateways' logs are.
