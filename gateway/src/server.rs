@@ -470,10 +470,11 @@ async fn follow_mirror(
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
     let mut moved = office.mirror.changed();
-    let mut left_over = queue;
+    let (mut left_over, mut is_due) = (queue, true);
     loop {
         // Before there is a view, or by one that is too old, bans that are on chain would look lifted.
-        if office.mirror.fitness().admits() {
+        if is_due && office.mirror.fitness().admits() {
+            is_due = false;
             office.follow();
             if let Some(queue) = left_over.take() {
                 hand_in_left_over(&office, &queue).await;
@@ -481,7 +482,12 @@ async fn follow_mirror(
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            changed = moved.changed() => if changed.is_err() { return Ok(()) },
+            changed = moved.changed() => match changed {
+                Ok(()) => is_due = true,
+                Err(_) => return Ok(()),
+            },
+            // A view is there a moment before it is fit.
+            () = tokio::time::sleep(Duration::from_millis(200)), if is_due => {}
         }
     }
 }
