@@ -76,6 +76,9 @@ impl Writer {
                 () = stop.cancelled() => break,
                 count = self.waiting.recv_many(&mut work, AT_ONCE) => if count == 0 { break },
                 _ = ticks.tick() => {
+                    // What waits goes first: on a disk that takes nothing each try to put together costs seconds.
+                    let waiting = std::iter::from_fn(|| self.waiting.try_recv().ok()).take(AT_ONCE).collect();
+                    self.work_off(waiting, &terms, &stop).await;
                     let folded = self.folded();
                     self.write(folded, &terms, &stop).await;
                     self.put_together(&terms, anchors.as_ref()).await;
@@ -87,11 +90,8 @@ impl Writer {
                 return;
             }
         }
-        let mut work = Vec::new();
-        while let Ok(one) = self.waiting.try_recv() {
-            work.push(one);
-        }
-        self.work_off(work, &terms, &stop).await;
+        let left = std::iter::from_fn(|| self.waiting.try_recv().ok()).collect();
+        self.work_off(left, &terms, &stop).await;
         let mut rest = self.folded();
         rest.push(mark(Kind::Stopped, terms.mirror.now()));
         self.write(rest, &terms, &stop).await;
