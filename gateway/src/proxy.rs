@@ -122,6 +122,11 @@ pub(crate) async fn read_header<S: AsyncRead + Unpin>(
 
 fn parse(octets: &[u8]) -> Result<Option<SocketAddr>, NoHeader> {
     let malformed = |why: &dyn std::fmt::Display| NoHeader::Malformed(why.to_string());
+    // The parser takes any octets behind UNKNOWN; the specification has ASCII text, and a space before what is to be ignored.
+    let unknown = octets.strip_prefix(b"PROXY UNKNOWN");
+    if unknown.is_some_and(|rest| !rest.is_ascii() || !rest.starts_with(b" ") && rest != b"\r\n") {
+        return Err(malformed(&"what follows UNKNOWN is no text behind a space"));
+    }
     let config = ParseConfig { include_tlvs: true, ..ParseConfig::default() };
     let (header, length) = ProxyHeader::parse(octets, config).map_err(|e| malformed(&e))?;
     if length != octets.len() {
@@ -259,6 +264,9 @@ mod tests {
             (b"PROXY UDP4 192.0.2.7 198.51.100.1 4711 8883\r\n".to_vec(), "malformed"),
             (b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 8883\nXX\r\n".to_vec(), "malformed"),
             (b"PROXY X\r\n".to_vec(), "malformed"),
+            (b"PROXY UNKNOWNX\r\n".to_vec(), "malformed"),
+            (b"PROXY UNKNOWN\r\r\n".to_vec(), "malformed"),
+            (b"PROXY UNKNOWN \xff\r\n".to_vec(), "malformed"),
             ([&b"PROXY "[..], &[b'x'; 200]].concat(), "108 octets"),
             (v2(0x31, 0x11, &ENDS), "malformed"),
             (v2(0x22, 0x11, &ENDS), "malformed"),
