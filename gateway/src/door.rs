@@ -285,7 +285,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use alloy_primitives::{Address, B256, U256};
-    use flytrap_policy::{Event, NamingPolicy, Options, Registry, Stamp};
+    use flytrap_policy::{Concern, Event, NamingPolicy, Options, Registry, Stamp};
     use prometheus_client::registry::Registry as Series;
 
     use super::*;
@@ -338,7 +338,15 @@ mod tests {
         }
         let registry = Arc::new(registry);
         let (settled, options) = (registry.clone(), Options::default());
-        Arc::new(View { settled, head: registry, height: version, time: 1, version, options })
+        Arc::new(View {
+            settled,
+            head: registry,
+            height: version,
+            concern: Concern::EVERYONE,
+            time: 1,
+            version,
+            options,
+        })
     }
 
     fn banned_on_chain(origin: Origin) -> Event {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
 use flytrap_chain::ChainHealth;
-use flytrap_policy::{Options, Registry, View};
+use flytrap_policy::{Concern, Options, Registry, View};
 use tokio::sync::watch;
 
 use crate::config::ChainConfig;
@@ -101,6 +101,7 @@ impl Mirror {
             height: 0,
             time: 0,
             version: 0,
+            concern: Concern::EVERYONE,
             options,
         };
         let mirror = Arc::new(Self {
@@ -202,7 +203,15 @@ mod tests {
     fn view(version: u64, time: u64) -> Arc<View> {
         let nothing = Arc::new(Registry::new(alloy_primitives::U256::ONE));
         let (settled, options) = (nothing.clone(), Options::default());
-        Arc::new(View { settled, head: nothing, height: 1, time, version, options })
+        Arc::new(View {
+            settled,
+            head: nothing,
+            height: 1,
+            time,
+            version,
+            concern: Concern::EVERYONE,
+            options,
+        })
     }
 
     fn mirror() -> (Arc<Mirror>, MirrorWriter) {

@@ -62,7 +62,7 @@ mod tests {
     use flytrap_policy::credential::{
         Accepts, Challenge, Finding, Site, encode_answer, judge_answer,
     };
-    use flytrap_policy::{Options, Registry, View};
+    use flytrap_policy::{Concern, Options, Registry, View};
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
 
@@ -76,6 +76,7 @@ mod tests {
             height: 1,
             time: 1,
             version: 1,
+            concern: Concern::EVERYONE,
             options: Options::default(),
         };
         let site =

@@ -10,8 +10,8 @@ use flytrap_gateway::config::DenyAction;
 use flytrap_gateway::session::{Clock, Lane, Machine, Pace, Rates, Terms};
 use flytrap_mqtt::{Connect, FromBroker, QoS, Version, frame, read_from_broker};
 use flytrap_policy::{
-    Credential, CredentialKind, Event, NamingPolicy, Offer, OfferMode, Options, Principal, Rate,
-    Registry, Right, Stamp, Traits, View, topic_id,
+    Concern, Credential, CredentialKind, Event, NamingPolicy, Offer, OfferMode, Options, Principal,
+    Rate, Registry, Right, Stamp, Traits, View, topic_id,
 };
 
 use crate::packets;
@@ -205,6 +205,7 @@ fn view() -> Result<Arc<View>> {
         height,
         time: NOW,
         version: 1,
+        concern: Concern::EVERYONE,
         options: Options::default(),
     }))
 }

@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use flytrap_chain::bindings::IAccessMarket;
 use flytrap_chain::{Deployment, Header, decode, snapshot};
 use flytrap_policy::{
-    Action, Credential, CredentialKind, Event, NamingPolicy, Offer, Options, Principal, Registry,
-    Right, Stamp, Traits, View, topic_id,
+    Action, Concern, Credential, CredentialKind, Event, NamingPolicy, Offer, Options, Principal,
+    Registry, Right, Stamp, Traits, View, topic_id,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -193,7 +193,15 @@ fn resident() -> u64 {
 
 fn view(head: Arc<Registry>, version: u64) -> View {
     let settled = head.clone();
-    View { settled, head, height: 1, time: NOW, version, options: Options::default() }
+    View {
+        settled,
+        head,
+        height: 1,
+        time: NOW,
+        version,
+        concern: Concern::EVERYONE,
+        options: Options::default(),
+    }
 }
 
 fn deployment() -> Deployment {

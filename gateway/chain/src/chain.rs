@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use alloy::primitives::{B256, Bloom, U256};
-use flytrap_policy::{Event, Inconsistent, Options, Registry, Stamp, View};
+use flytrap_policy::{Concern, Event, Inconsistent, Options, Registry, Stamp, View};
 
 /// What is needed of a block header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,8 @@ struct Entry {
     registry: Arc<Registry>,
     /// Equal for two entries only if no event lies between them.
     revision: u64,
+    /// Whose decisions may differ from those of the entry below.
+    concern: Concern,
 }
 
 /// A state that permissions are judged by.
@@ -139,8 +141,14 @@ impl Chain {
     #[must_use]
     pub fn resumed(registry: Registry, base: &Header, history: usize) -> Self {
         let (broker_id, registry) = (registry.broker_id(), Arc::new(registry));
-        let entry =
-            Entry { height: base.height, hash: base.hash, time: base.time, registry, revision: 0 };
+        let entry = Entry {
+            height: base.height,
+            hash: base.hash,
+            time: base.time,
+            registry,
+            revision: 0,
+            concern: Concern::EVERYONE,
+        };
         Self { broker_id, history, ring: VecDeque::from([entry]), revisions: 0 }
     }
 
@@ -336,9 +344,35 @@ impl Chain {
             height: tip.height,
             time: tip.time,
             version,
+            concern: Concern::EVERYONE,
             options,
         };
         (view, [settled.revision, tip.revision])
+    }
+
+    /// Whose decisions may differ between views with these marks.
+    #[must_use]
+    pub fn concern(&self, before: [u64; 2], now: [u64; 2]) -> Concern {
+        let mut concern = Concern::NOBODY;
+        for (before, now) in before.into_iter().zip(now) {
+            concern.merge(&self.between(before, now));
+        }
+        concern
+    }
+
+    fn between(&self, before: u64, now: u64) -> Concern {
+        let mut concern = Concern::NOBODY;
+        if before == now {
+            return concern;
+        }
+        for entry in self.ring.iter().rev().skip_while(|entry| entry.revision != now) {
+            if entry.revision == before {
+                return concern;
+            }
+            concern.merge(&entry.concern);
+        }
+        // Orphaned or forgotten: how one came from it to this is not known.
+        Concern::EVERYONE
     }
 }
 
@@ -361,10 +395,11 @@ fn next<'a>(
     events: impl Iterator<Item = (Stamp, &'a Event)>,
     revisions: &mut u64,
 ) -> Result<Entry, ChainError> {
-    let (mut registry, mut decides) = (None, false);
+    let (mut registry, mut decides, mut concern) = (None, false, Concern::NOBODY);
     for (stamp, event) in events.filter(|(_, event)| event.is_remembered()) {
         // Anchors are remembered, but no decision looks at them: sessions need not judge again.
         decides |= event.changes_state();
+        concern.add(event);
         registry
             .get_or_insert_with(|| Registry::clone(&below.registry))
             .apply(event, stamp)
@@ -377,7 +412,7 @@ fn next<'a>(
     } else {
         below.revision
     };
-    Ok(Entry { height: header.height, hash: header.hash, time, registry, revision })
+    Ok(Entry { height: header.height, hash: header.hash, time, registry, revision, concern })
 }
 
 impl Branch {

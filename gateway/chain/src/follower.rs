@@ -25,7 +25,7 @@ use std::{
 };
 
 use alloy::{primitives::B256, pubsub::RawSubscription};
-use flytrap_policy::View;
+use flytrap_policy::{Concern, View};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     task::JoinSet,
@@ -91,10 +91,11 @@ pub struct Follower {
     saver: Option<Saver>,
 }
 
-#[derive(Clone, Copy)]
 struct Published {
     /// `None` once the state is being built again: no mark of the new one compares with it.
     mark: Option<[u64; 2]>,
+    /// Whom the version of that view concerned.
+    concern: Concern,
     height: u64,
     time: u64,
     settled: u64,

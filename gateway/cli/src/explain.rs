@@ -6,8 +6,8 @@ use std::sync::Arc;
 use alloy::primitives::{Address, U256};
 use eyre::Result;
 use flytrap_policy::{
-    Action, Basis, Credential, CredentialKind, Denial, OfferMode, Options, Principal, Reach,
-    Registry, Right, View,
+    Action, Basis, Concern, Credential, CredentialKind, Denial, OfferMode, Options, Principal,
+    Reach, Registry, Right, View,
 };
 use serde_json::json;
 
@@ -77,6 +77,7 @@ pub(crate) fn explain(
         height: state.height,
         time: state.time,
         version: 0,
+        concern: Concern::EVERYONE,
         options: Options::default(),
     };
     // A proof made this second, which is all that is assumed.

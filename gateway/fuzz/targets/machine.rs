@@ -11,7 +11,7 @@ use flytrap_fuzz::naive::{Front, front};
 use flytrap_gateway::config::DenyAction;
 use flytrap_gateway::session::{Clock, Lane, Machine, Terms};
 use flytrap_mqtt::{Connect, FromBroker, FromClient, Version, frame, read_from_broker, read_from_client};
-use flytrap_policy::{
+use flytrap_policy::{Concern, 
     Action, Credential, CredentialKind, Event, NamingPolicy, Offer, OfferMode, Options, Principal, Registry, Stamp, Traits, Ungoverned, View, topic_id,
 };
 use libfuzzer_sys::fuzz_target;
@@ -49,7 +49,7 @@ static VIEWS: LazyLock<[Arc<View>; 4]> = LazyLock::new(|| {
         }
         let registry = Arc::new(registry);
         let options = Options { ungoverned, ..Options::default() };
-        Arc::new(View { settled: registry.clone(), head: registry, height: version, time: NOW, version, options })
+        Arc::new(View { settled: registry.clone(), head: registry, height: version, concern: Concern::EVERYONE, time: NOW, version, options })
     };
     [
         view(1, &["a", "topic", "test-topic"], &["a/b", "p"], Ungoverned::Deny, false),

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use alloy_primitives::{Address, B256, Keccak256, U256, keccak256};
 use flytrap_policy::credential::{Accepts, Claim, Finding, Site, authenticate, encode_token, judge_answer, token_digest, user_name};
-use flytrap_policy::{Options, Registry, View};
+use flytrap_policy::{Concern, Options, Registry, View};
 use k256::ecdsa::SigningKey;
 use libfuzzer_sys::fuzz_target;
 
@@ -23,7 +23,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let point = key.verifying_key().to_encoded_point(false);
     let address = Address::from_slice(&keccak256(&point.as_bytes()[1..])[12..]);
     let registry = Arc::new(Registry::new(U256::from(1)));
-    let view = View { settled: registry.clone(), head: registry, height: 1, time: NOW, version: 1, options: Options::default() };
+    let view = View { settled: registry.clone(), head: registry, height: 1, time: NOW, version: 1, concern: Concern::EVERYONE, options: Options::default() };
     World { key, address, site: Site { chain_id: 31337, broker_registry: Address::repeat_byte(9), broker_id: U256::from(1) }, view }
 });
 

@@ -14,8 +14,8 @@ use flytrap_policy::credential::{
     user_name,
 };
 use flytrap_policy::{
-    Action, Credential, CredentialKind, Event, Lease, NamingPolicy, Offer, Options, Principal,
-    Registry, Right, Stamp, Traits, View, topic_id,
+    Action, Concern, Credential, CredentialKind, Event, Lease, NamingPolicy, Offer, Options,
+    Principal, Registry, Right, Stamp, Traits, View, topic_id,
 };
 
 const BROKER: U256 = U256::from_limbs([1, 0, 0, 0]);
@@ -114,6 +114,7 @@ fn measure(registry: &mut Registry, grants: u32) {
         height: 1,
         time: NOW,
         version: 1,
+        concern: Concern::EVERYONE,
         options: Options::default(),
     };
     let (one, two) = (view(Arc::clone(&head)), view(Arc::new(registry.clone())));
@@ -185,6 +186,7 @@ fn proofs(registry: &Registry) {
         height: 1,
         time: NOW,
         version: 1,
+        concern: Concern::EVERYONE,
         options: Options::default(),
     };
     let site =

@@ -11,6 +11,7 @@
 //! All ends are half-open, seconds of Unix time: something holds while `now < until`.
 
 mod alert;
+mod concern;
 mod conduct;
 mod country;
 pub mod credential;
@@ -24,6 +25,7 @@ mod registry;
 mod view;
 
 pub use alert::{Alert, AlertFolder, FoldLimit};
+pub use concern::Concern;
 pub use conduct::{ConductLedger, ConductLimit, Offence};
 pub use country::{Countries, Country, CountryMode, CountryRule};
 pub use denial::Denial;

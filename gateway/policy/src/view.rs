@@ -10,7 +10,7 @@ use flytrap_mqtt::topic::Filter;
 use crate::credential::Refusal;
 use crate::permit::Terms;
 use crate::registry::Shape;
-use crate::{Country, Denial, Dialect, FilterPermit, Permit, Reach, Registry, Right};
+use crate::{Concern, Country, Denial, Dialect, FilterPermit, Permit, Reach, Registry, Right};
 
 /// What to do with names that no registered topic governs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -109,6 +109,8 @@ pub struct View {
     pub time: u64,
     /// Grows by one with each change of state, unchanged by empty blocks.
     pub version: u64,
+    /// Whose decisions may differ from those of the version before.
+    pub concern: Concern,
     /// Rules of the site.
     pub options: Options,
 }

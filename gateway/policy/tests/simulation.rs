@@ -11,8 +11,8 @@ use common::model::Model;
 use common::*;
 use flytrap_mqtt::topic::matches;
 use flytrap_policy::{
-    Action, CountryMode, Denial, Event, NamingPolicy, Offer, OfferMode, Options, Principal, Reach,
-    Registry, Right, Stamp, Traits, Ungoverned, View, Wildcards,
+    Action, Concern, CountryMode, Denial, Event, NamingPolicy, Offer, OfferMode, Options,
+    Principal, Reach, Registry, Right, Stamp, Traits, Ungoverned, View, Wildcards,
 };
 use proptest::prelude::*;
 
@@ -363,7 +363,15 @@ impl Chain {
             if confirmations == 0 { Arc::clone(&head) } else { Arc::new(settled.clone()) };
         let at = self.at;
         (
-            View { settled, head, height: at.height, time: at.time, version: at.height, options },
+            View {
+                settled,
+                head,
+                height: at.height,
+                time: at.time,
+                version: at.height,
+                concern: Concern::EVERYONE,
+                options,
+            },
             then,
         )
     }
@@ -502,7 +510,7 @@ proptest! {
         let view = |registry: Registry| {
             let head = Arc::new(registry);
             let settled = Arc::clone(&head);
-            View { settled, head, height: 1, time: 1, version: 1, options: Options::default() }
+            View { settled, head, height: 1, time: 1, version: 1, concern: Concern::EVERYONE, options: Options::default() }
         };
         let (whole, restored) = (view(whole), view(restored));
         for now in [chain.at.time, chain.at.time + 7] {
@@ -583,6 +591,61 @@ proptest! {
         let not_later = Event::TokensInvalidated { wallet: wallet(1), before: 0 };
         prop_assert!(refuse(not_later));
         prop_assert!(refused > 8);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// No decision changes that an event does not concern, whatever came before it.
+    #[test]
+    fn an_event_changes_decisions_of_those_it_concerns_and_of_nobody_else(
+        steps in prop::collection::vec(some_step(), 1..40),
+        filters in prop::collection::vec(some_filter(), 4),
+    ) {
+        // Most grants are taken back at once, or nearly none would be while it holds.
+        let steps = steps.into_iter().flat_map(|step| {
+            let taken_back = match step {
+                Step::Grant { name, to, right, seconds } if seconds % 4 != 0 => {
+                    Some(Step::Revoke { name, of: to, right })
+                }
+                _ => None,
+            };
+            [Some(step), taken_back].into_iter().flatten()
+        });
+        let mut chain = Chain::new();
+        for step in steps {
+            let before = chain.view(0, Options::default()).0;
+            let told = chain.model.facts.len();
+            chain.take(&step);
+            let after = chain.view(0, Options::default()).0;
+            let Some((event, _)) = chain.model.facts.get(told) else { continue };
+            let mut concern = Concern::NOBODY;
+            concern.add(event);
+            let now = chain.at.time;
+            for who in principals() {
+                let decided = |view: &View| {
+                    let names = names_to_ask();
+                    let asked = names.iter().flat_map(|name| ACTIONS.map(|action| (action, name)));
+                    let packets = asked.map(|(action, name)| {
+                        let permit = view.authorize(&who, action, name, now).ok()?;
+                        let traits = (permit.is_sensitive(), permit.basis());
+                        Some((permit.until(), permit.topic_id(), Some(traits), None))
+                    });
+                    let filters = filters.iter().map(|filter| {
+                        let permit = view.authorize_filter(&who, filter, now).ok()?;
+                        Some((permit.until(), permit.topic_id(), None, Some(permit.reach())))
+                    });
+                    let standing = view.standing(&who, now).ok();
+                    let standing = standing.map(|until| (until, None, None, None));
+                    packets.chain(filters).chain([standing]).collect::<Vec<_>>()
+                };
+                // What was refused is held by nobody, and asked for again.
+                let mut both = decided(&before).into_iter().zip(decided(&after));
+                let is_same = both.all(|(before, after)| before == after || before.is_none());
+                prop_assert!(is_same || concern.includes(&who), "{event:?} and {who:?}");
+            }
+        }
     }
 }
 

@@ -374,7 +374,7 @@ impl Inner {
 #[cfg(test)]
 pub(crate) mod tests {
     use alloy_primitives::U256;
-    use flytrap_policy::{Event, NamingPolicy, Options, Registry, Stamp};
+    use flytrap_policy::{Concern, Event, NamingPolicy, Options, Registry, Stamp};
     use std::sync::Arc;
 
     use super::*;
@@ -418,7 +418,15 @@ pub(crate) mod tests {
         }
         let registry = Arc::new(registry);
         let (settled, options) = (registry.clone(), Options::default());
-        View { settled, head: registry, height: 1, time: 1, version: 1, options }
+        View {
+            settled,
+            head: registry,
+            height: 1,
+            time: 1,
+            version: 1,
+            concern: Concern::EVERYONE,
+            options,
+        }
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Machine {
             return self.aliased_delivery(at, &publish, to_client, to_broker);
         }
         let lease = self.deliver.slot(raw.topic());
-        let (version, now) = (self.view.version, self.clock.now);
+        let (version, now) = (self.judged_at, self.clock.now);
         let permit = match lease.permit(version, now, raw.topic(), false) {
             Some(permit) => permit,
             None => {

@@ -114,6 +114,8 @@ pub struct Machine {
     pub(super) broker_alias_maximum: u16,
     pub(super) client_alias_maximum: u16,
     pub(super) view: Arc<View>,
+    /// Version of the view at which this principal's decisions were last taken anew; leases hold from then on.
+    pub(super) judged_at: u64,
     pub(super) clock: Clock,
 
     pub(super) publish: Leases,
@@ -206,6 +208,7 @@ impl Machine {
             step: None,
             expires_at_once: connack.session_expiry.unwrap_or(connect.session_expiry) == 0,
             principal,
+            judged_at: view.version,
             view,
             clock,
             publish: Leases::default(),
@@ -284,10 +287,14 @@ impl Machine {
     /// that still has other subscriptions, or has published, goes on without a word, for MQTT knows no way to tell it.
     pub fn follow(&mut self, view: Arc<View>, to_broker: &mut Lane<'_>) -> Result<(), End> {
         let moved = view.version != self.view.version;
+        // What a view says is about the one before it: whoever missed that one does not know what happened.
+        let concerned = moved
+            && (view.version != self.view.version + 1 || view.concern.includes(&self.principal));
         self.view = view;
-        if !moved && !self.rights_are_due() {
+        if !concerned && !self.rights_are_due() {
             return Ok(());
         }
+        self.judged_at = self.view.version;
         let now = self.clock.now;
         let mut until = self.view.standing(&self.principal, now).map_err(End::Denied)?;
         if let Some(will) = &self.will {

@@ -12,8 +12,8 @@ use flytrap_mqtt::{
     Connect, FromBroker, QoS, Version, encode, frame, read_connect, read_from_broker,
 };
 use flytrap_policy::{
-    AlertKind, Credential, CredentialKind, Denial, Event, NamingPolicy, Offer, OfferMode, Options,
-    Principal, Registry, Right, Stamp, Traits, View, topic_id,
+    AlertKind, Concern, Credential, CredentialKind, Denial, Event, NamingPolicy, Offer, OfferMode,
+    Options, Principal, Registry, Right, Stamp, Traits, View, topic_id,
 };
 
 use super::renewal::Step;
@@ -104,6 +104,7 @@ impl World {
             height: self.height,
             time: NOW,
             version: self.version,
+            concern: Concern::EVERYONE,
             options: Options::default(),
         })
     }
@@ -468,6 +469,34 @@ fn a_right_that_ends_between_subscribe_and_suback_is_taken_back() {
     let (to_broker, to_client) = played.broker_sends(&[0x90, 3, 0, 1, 0]).sent();
     assert_eq!(to_client, [0x90, 3, 0, 1, 0]);
     assert_eq!(to_broker, unsubscribe(Version::V311, 0xFFFF, "a/x"));
+}
+
+/// What is judged again shows in what happens to a right that is gone without anybody being told.
+#[test]
+fn a_session_judges_again_only_what_may_concern_it() {
+    let grant = |world: World, name| world.topic(name).grant(name, Right::Subscribe, NOW + 10);
+    let mut world = grant(grant(World::new(), "a"), "b");
+    let mut played = Played::bare(&world, Version::V311);
+    played.client_sends(&subscribe(Version::V311, 1, &["a/x", "b/x"]));
+    played.broker_sends(&[0x90, 4, 0, 1, 0, 0]).sent();
+    let message = publish(Version::V311, QoS::AtMostOnce, 0, "a/x", None);
+    assert_eq!(played.broker_sends(&message).sent().1, message);
+    world.revoke("a", Right::Subscribe);
+    let seen = |concern: Concern, versions: u64| {
+        Arc::new(View { concern, version: world.version + versions, ..(*world.view()).clone() })
+    };
+    let mut follow = |played: &mut Played, view| {
+        let mut buffer = Vec::new();
+        let mut to_broker = Lane::new(&[], &mut buffer);
+        played.machine.follow(view, &mut to_broker).unwrap();
+        (buffer, played.broker_sends(&message).sent().1)
+    };
+    let gone = (unsubscribe(Version::V311, 0xFFFF, "a/x"), Vec::new());
+    let kept = (Vec::new(), message.clone());
+    assert_eq!(follow(&mut played, seen(Concern::NOBODY, 0)), kept, "it concerned nobody");
+    // Between these two there was a third, which nobody has told it of.
+    assert_eq!(follow(&mut played, seen(Concern::NOBODY, 2)), gone);
+    assert_eq!(played.machine.view_version(), world.version + 2);
 }
 
 #[test]

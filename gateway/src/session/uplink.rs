@@ -66,7 +66,7 @@ impl Machine {
             return self.aliased_publish(at, &publish, to_broker, to_client);
         }
         let lease = self.publish.slot(raw.topic());
-        let version = self.view.version;
+        let version = self.judged_at;
         // A lease is for a name that was read before: equal octets are as good as read again.
         let permit = match lease.permit(version, self.clock.now, raw.topic(), rest.retain) {
             Some(permit) => permit,

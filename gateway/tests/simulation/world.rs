@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256};
 use flytrap_policy::{
-    Country, CountryMode, Event, NamingPolicy, Offer, OfferMode, Options, Principal, Registry,
-    Right, Stamp, Traits, Ungoverned, View, Wildcards, topic_id,
+    Concern, Country, CountryMode, Event, NamingPolicy, Offer, OfferMode, Options, Principal,
+    Registry, Right, Stamp, Traits, Ungoverned, View, Wildcards, topic_id,
 };
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -466,8 +466,10 @@ fn names_of(filter: &str, own: &str) -> Vec<String> {
 
 /// A chain that grows and is reorganised, and what the gateway can see of it.
 pub struct World {
-    /// The states after each block.
-    states: Vec<(Rules, Arc<Registry>)>,
+    /// The states after each block, and whom it concerned.
+    states: Vec<(Rules, Arc<Registry>, Concern)>,
+    /// Whose decisions may differ from those of the last version.
+    concern: Concern,
     confirmations: usize,
     options: Options,
     pub now: u64,
@@ -495,7 +497,8 @@ impl World {
             ..Options::default()
         };
         let mut world = Self {
-            states: vec![(Rules::default(), Arc::new(registry))],
+            states: vec![(Rules::default(), Arc::new(registry), Concern::EVERYONE)],
+            concern: Concern::EVERYONE,
             confirmations: [0, 0, 2][rng.random_range(0..3)],
             options,
             now: 1_000,
@@ -512,15 +515,16 @@ impl World {
 
     /// One block with a few changes, or none.
     pub fn block(&mut self, rng: &mut StdRng) -> Vec<Change> {
-        let (mut rules, registry) = self.states.last().cloned().unwrap();
+        let (mut rules, registry, _) = self.states.last().cloned().unwrap();
         let mut registry = Registry::clone(&registry);
         self.height += 1;
-        let mut happened = Vec::new();
+        let (mut happened, mut concern) = (Vec::new(), Concern::NOBODY);
         for _ in 0..rng.random_range(0..4) {
             let change = some_change(rng, self.now);
             if let Some(event) = rules.happen(&change, self.now) {
                 let at = Stamp { height: self.height, time: self.now };
                 registry.apply(&event, at).unwrap_or_else(|error| panic!("{event:?}: {error}"));
+                concern.add(&event);
                 happened.push(change);
             }
         }
@@ -530,7 +534,13 @@ impl World {
         } else {
             Arc::new(registry)
         };
-        self.moved(|states| states.push((rules, next)));
+        let (version, mut concerned) = (self.version, concern.clone());
+        self.moved(|states| states.push((rules, next, concern)));
+        if self.version != version {
+            // What settles by it is seen anew as well.
+            concerned.merge(&self.settled().2);
+            self.concern = concerned;
+        }
         happened
     }
 
@@ -539,12 +549,13 @@ impl World {
         let depth = rng.random_range(1..4).min(self.states.len() - 1);
         let left = self.states.len() - depth;
         self.moved(|states| states.truncate(left));
+        self.concern = Concern::EVERYONE;
         for _ in 0..=depth {
             self.block(rng);
         }
     }
 
-    fn moved(&mut self, change: impl FnOnce(&mut Vec<(Rules, Arc<Registry>)>)) {
+    fn moved(&mut self, change: impl FnOnce(&mut Vec<(Rules, Arc<Registry>, Concern)>)) {
         let before = (self.head().1.clone(), self.settled().1.clone());
         change(&mut self.states);
         let is_same =
@@ -553,11 +564,11 @@ impl World {
         self.verdicts.clear();
     }
 
-    fn head(&self) -> &(Rules, Arc<Registry>) {
+    fn head(&self) -> &(Rules, Arc<Registry>, Concern) {
         self.states.last().unwrap()
     }
 
-    fn settled(&self) -> &(Rules, Arc<Registry>) {
+    fn settled(&self) -> &(Rules, Arc<Registry>, Concern) {
         &self.states[(self.states.len() - 1).saturating_sub(self.confirmations)]
     }
 
@@ -568,6 +579,7 @@ impl World {
             height: self.height,
             time: self.now,
             version: self.version,
+            concern: self.concern.clone(),
             options: self.options,
         })
     }
@@ -577,11 +589,11 @@ impl World {
     }
 
     pub fn stands(&self, who: &Principal) -> bool {
-        [self.head(), self.settled()].iter().all(|(rules, _)| rules.stands(who, self.now))
+        [self.head(), self.settled()].iter().all(|(rules, ..)| rules.stands(who, self.now))
     }
 
     pub fn is_banned(&self, who: &Principal) -> bool {
-        [self.head(), self.settled()].iter().any(|(rules, _)| rules.is_banned(who, self.now))
+        [self.head(), self.settled()].iter().any(|(rules, ..)| rules.is_banned(who, self.now))
     }
 
     pub fn may_publish(&self, who: &Principal, name: &str, retain: bool) -> bool {
@@ -595,7 +607,7 @@ impl World {
     fn may(&self, who: &Principal, right: Right, retain: bool, name: &str) -> bool {
         let both = [self.head(), self.settled()];
         self.stands(who)
-            && both.iter().all(|(rules, _)| {
+            && both.iter().all(|(rules, ..)| {
                 rules
                     .until(who, right, retain, name, self.options)
                     .is_some_and(|until| self.now < until)
@@ -625,7 +637,7 @@ impl World {
                 let (names, options) = (Arc::clone(names), self.options);
                 let both = [self.head(), self.settled()];
                 let verdict =
-                    both.map(|(rules, _)| rules.filter_until(who, filter, &names, options));
+                    both.map(|(rules, ..)| rules.filter_until(who, filter, &names, options));
                 self.verdicts.insert(key, verdict);
                 verdict
             }

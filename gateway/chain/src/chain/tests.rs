@@ -1,5 +1,5 @@
 use alloy::primitives::{Address, keccak256};
-use flytrap_policy::{NamingPolicy, Offer, Right, Traits};
+use flytrap_policy::{Credential, CredentialKind, NamingPolicy, Offer, Principal, Right, Traits};
 use proptest::prelude::*;
 
 use super::*;
@@ -277,6 +277,47 @@ fn the_mark_of_a_view_changes_with_the_state_and_only_then() {
     let again = on(&tip(&chain), 2, vec![granted(READER, 5_000)]);
     chain.adopt(15, &[again]).unwrap();
     assert_ne!(mark(&chain), fresh);
+}
+
+#[test]
+fn a_view_tells_whom_the_way_from_the_one_before_it_concerned() {
+    let who = |wallet| Principal {
+        wallet,
+        key: wallet,
+        credential: Credential { kind: CredentialKind::Token, issued_at: 0, expires_at: u64::MAX },
+        country: None,
+    };
+    let (reader, other) = (who(READER), who(Address::repeat_byte(0x55)));
+    let mut chain = Chain::new(ID, &base(), 3);
+    chain.adopt(10, &line(1, 2)).unwrap();
+    let tip = |chain: &Chain| Header { height: chain.height(), hash: chain.hash(), ..base() };
+    let grow = |chain: &mut Chain, events| {
+        let next = on(&tip(chain), 1, events);
+        chain.adopt(chain.height(), &[next]).unwrap();
+        chain.view(&chain.settled(1).unwrap(), Options::default(), 1).1
+    };
+    let quiet = grow(&mut chain, Vec::new());
+    let granted_at = grow(&mut chain, vec![granted(READER, 5_000)]);
+    let concern = chain.concern(quiet, granted_at);
+    assert!(concern.includes(&reader) && !concern.includes(&other));
+    // One block later the grant settles, which concerns the same.
+    let settled_at = grow(&mut chain, Vec::new());
+    let concern = chain.concern(granted_at, settled_at);
+    assert!(concern.includes(&reader) && !concern.includes(&other));
+    let still = grow(&mut chain, Vec::new());
+    assert_eq!(chain.concern(settled_at, still), Concern::NOBODY);
+    // What was orphaned is no step on the way to what replaced it.
+    let banned_at = grow(&mut chain, vec![banned(READER, 6_000)]);
+    assert!(chain.rewind(chain.height() - 1));
+    let again = grow(&mut chain, vec![banned(READER, 6_000)]);
+    assert_eq!(chain.concern(banned_at, again), Concern::EVERYONE);
+    assert!(!chain.concern(still, again).includes(&other));
+    // And what is forgotten could have concerned anybody.
+    for _ in 0..5 {
+        grow(&mut chain, vec![banned(READER, 6_000)]);
+    }
+    let now = grow(&mut chain, Vec::new());
+    assert_eq!(chain.concern(still, now), Concern::EVERYONE);
 }
 
 #[test]

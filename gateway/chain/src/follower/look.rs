@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy::primitives::B256;
-use flytrap_policy::{Event, Stamp};
+use flytrap_policy::{Concern, Event, Stamp};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -326,19 +326,27 @@ impl Follower {
             // Nothing counts before two have agreed on anything.
             (true, None) => return Ok(()),
         };
-        let last = self.published;
+        let last = self.published.as_ref();
         let (mut view, mark) = chain.view(&settled, self.config.options, 0);
         if self.config.quorum {
             // One node alone cannot let time run.
             view.time = settled.time;
         }
-        let is_same = last.is_some_and(|last| last.mark == Some(mark));
+        let before = last.and_then(|last| last.mark);
+        let is_same = before == Some(mark);
         view.version = match last {
             Some(_) => self.health.version() + u64::from(!is_same),
             None => self.health.version() + 1,
         };
+        view.concern = match (before, last) {
+            // Who has not seen this version yet has not heard whom it concerned.
+            (Some(_), Some(last)) if is_same => last.concern.clone(),
+            (Some(before), _) => chain.concern(before, mark),
+            (None, _) => Concern::EVERYONE,
+        };
         let published = Published {
             mark: Some(mark),
+            concern: view.concern.clone(),
             height: view.height,
             time: view.time,
             settled: settled.height,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use flytrap_policy::{
-    Country, CountryMode, Credential, CredentialKind, Event, Offer, OfferMode, Options, Principal,
-    Registry, Right, Stamp, Traits, Ungoverned, View, Wildcards,
+    Concern, Country, CountryMode, Credential, CredentialKind, Event, Offer, OfferMode, Options,
+    Principal, Registry, Right, Stamp, Traits, Ungoverned, View, Wildcards,
 };
 
 pub const BROKER: U256 = U256::from_limbs([1, 0, 0, 0]);
@@ -111,6 +111,7 @@ impl Broker {
             height: self.at.height,
             time: self.at.time,
             version: self.at.height,
+            concern: Concern::EVERYONE,
             options: self.options,
         }
     }
