@@ -152,7 +152,10 @@ impl Registry {
             let at = usize::try_from(place).ok().and_then(|at| slots.get(at));
             at.copied().ok_or_else(|| invalid("something of a topic that is not there"))
         };
-        for _ in 0..input.count()? {
+        // Entries were written in the order of their hashes: a table that grows with them would crowd them into its first leaves.
+        let grants = input.count()?;
+        registry.grants = Table::sized_for(usize::try_from(grants).unwrap_or(usize::MAX));
+        for _ in 0..grants {
             let slot = slot(input.index()?)?;
             let (right, wallet, until) = (input.right()?, input.address()?, input.number()?);
             registry.grants.put(Grant { key: slot.with(right), wallet, until });

@@ -41,11 +41,13 @@ pub(crate) struct Table<E> {
     root: Arc<[Branch<E>]>,
     bits: u32,
     len: usize,
+    /// Slots of a leaf that gets its first entry.
+    fresh: usize,
 }
 
 impl<E> Clone for Table<E> {
     fn clone(&self) -> Self {
-        Self { root: Arc::clone(&self.root), bits: self.bits, len: self.len }
+        Self { root: Arc::clone(&self.root), ..*self }
     }
 }
 
@@ -54,10 +56,20 @@ impl<E: Entry> Table<E> {
         Self::with_bits(FEWEST_BITS)
     }
 
+    /// An empty table that so many entries can fill without growing.
+    pub(crate) fn sized_for(entries: usize) -> Self {
+        let mut bits = FEWEST_BITS;
+        while bits < MOST_BITS && entries > FULL_LEAF << bits {
+            bits += MORE_BITS;
+        }
+        let share = (entries >> bits).min(FULL_LEAF);
+        Self { fresh: share + share / 3 + 2, ..Self::with_bits(bits) }
+    }
+
     fn with_bits(bits: u32) -> Self {
         let ways = 1 << (bits / 2);
         let branch: Branch<E> = Arc::from(vec![None; ways]);
-        Self { root: Arc::from(vec![branch; ways]), bits, len: 0 }
+        Self { root: Arc::from(vec![branch; ways]), bits, len: 0, fresh: 2 }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -96,7 +108,7 @@ impl<E: Entry> Table<E> {
         let hash = entry.hash();
         let (way, at) = self.place(hash);
         let branch = Arc::make_mut(&mut Arc::make_mut(&mut self.root)[way]);
-        let leaf = branch[at].get_or_insert_with(|| Arc::from(vec![None; 2]));
+        let leaf = branch[at].get_or_insert_with(|| Arc::from(vec![None; self.fresh]));
         let mut found = find(leaf, hash, |held| held.is_same(&entry));
         // A long walk over a leaf that is nearly empty means equal hashes, which more room would not part.
         while match found {
