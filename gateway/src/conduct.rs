@@ -437,4 +437,23 @@ mod tests {
         }
         assert!(locked(&conduct.inner).uses.len() <= REMEMBERED);
     }
+
+    #[test]
+    fn a_rule_of_the_operator_bans_the_key_that_signed_for_its_own_time() {
+        let conduct = conduct();
+        let (device, other) = (
+            conduct.enter(&who(1, 11), peer(1)).unwrap(),
+            conduct.enter(&who(1, 1), peer(1)).unwrap(),
+        );
+        let penalty = Penalty { rule: "guessing".to_owned(), ban: HOUR };
+        conduct.punish(&who(1, 11), &penalty, peer(1));
+        assert!(device.ended.is_cancelled() && !other.ended.is_cancelled());
+        let subject = Subject::Wallet(Address::with_last_byte(11));
+        let ban = conduct.bans.get(&subject, conduct.mirror.now()).unwrap();
+        assert_eq!((ban.until - ban.since, ban.reason.as_str()), (3_600, RULE_REASON));
+        assert!(ban.evidence.contains("guessing"));
+        assert_eq!(conduct.metrics.wallet_bans_for("rule"), 1);
+        conduct.punish(&who(1, 11), &penalty, peer(1));
+        assert_eq!(conduct.metrics.wallet_bans_for("rule"), 1, "it is banned already");
+    }
 }

@@ -192,8 +192,11 @@ impl Door {
 
     /// A rule of the operator bans the origin of a failed proof.
     pub fn punish(&self, peer: &Peer, penalty: &Penalty) {
-        let (origin, now) = (peer.origin, Instant::now());
-        let until = now + penalty.ban;
+        self.punish_at(peer.addr.ip(), penalty, Instant::now());
+    }
+
+    fn punish_at(&self, address: IpAddr, penalty: &Penalty, now: Instant) {
+        let (origin, until) = (Origin::from(address), now + penalty.ban);
         {
             let mut inner = locked(&self.inner);
             if inner.ledger.is_banned(origin, now) {
@@ -203,7 +206,7 @@ impl Door {
             inner.keep_out(origin, now, until);
         }
         let cause = format!("audit rule \"{}\"", penalty.rule);
-        self.banned(peer.addr.ip(), until - now, RULE_REASON, "rule", &cause);
+        self.banned(address, penalty.ban, RULE_REASON, "rule", &cause);
     }
 
     fn failed_at(&self, address: IpAddr, rule: &'static str, now: Instant) {
@@ -321,6 +324,7 @@ mod tests {
     use crate::outbox::Outbox;
 
     const BAN: Duration = Duration::from_secs(600);
+    const HOUR: Duration = Duration::from_secs(3_600);
     const TICK: Duration = Duration::from_millis(1);
     const KEY: [u8; 32] = [7; 32];
 
@@ -491,5 +495,21 @@ mod tests {
         let (door, _writer) = door(true);
         fail(&door, 1, 100, Instant::now());
         assert_eq!(door.metrics.bans.get(), 1);
+    }
+
+    #[test]
+    fn a_rule_of_the_operator_bans_an_origin_for_its_own_time_and_no_longer_one_that_is_banned() {
+        let (door, _writer) = door(false);
+        let now = Instant::now();
+        let penalty = |ban| Penalty { rule: "guessing".to_owned(), ban };
+        door.punish_at(address(1), &penalty(HOUR), now);
+        assert!(matches!(door.admit_at(origin(1), now + HOUR - TICK), Verdict::Closed));
+        assert!(matches!(door.admit_at(origin(2), now), Verdict::Open));
+        let subject = Subject::Origin(origin(1));
+        let ban = door.bans.get(&subject, door.mirror.now()).expect("it is in the book");
+        assert_eq!((ban.until - ban.since, ban.reason.as_str()), (3_600, RULE_REASON));
+        assert!(!ban.reason.contains("guessing"), "a rule's name is not for the public");
+        door.punish_at(address(1), &penalty(2 * HOUR), now + TICK);
+        assert!(matches!(door.admit_at(origin(1), now + HOUR), Verdict::Open));
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, Bytes};
-use flytrap_gateway::audit::{Draft, Store, file_in};
+use flytrap_gateway::audit::{Draft, Retention, Store, file_in};
 use flytrap_gateway::config::Secret;
 use flytrap_record::seal::{Personal, Subject};
 use flytrap_record::{Kind, Record};
@@ -51,6 +51,35 @@ fn measure(folder: &std::path::Path, at_once: u64) {
     println!(
         "{at_once:>10} {:>10.0} {:>12.2} {:>12.2} {octets:>10}",
         written as f64 / seconds,
+        times[times.len() / 2].as_secs_f64() * 1e3,
+        times[times.len() - 1].as_secs_f64() * 1e3,
+    );
+    if at_once == 256 {
+        forget(&mut store, written);
+    }
+}
+
+/// All of it is past its retention: how long one step keeps what must be written from being written.
+fn forget(store: &mut Store, written: u64) {
+    while store.close((0, B256::ZERO)).unwrap().is_some() {}
+    store.append(&[draft(written)]).unwrap();
+    store.close((0, B256::ZERO)).unwrap();
+    let retention = Retention { all: Some(Duration::from_secs(1)), refusals: None };
+    let (mut deleted, mut times) = (0, Vec::new());
+    let began = Instant::now();
+    loop {
+        let start = Instant::now();
+        let done = store.retain(retention, u64::MAX, u64::MAX).unwrap();
+        times.push(start.elapsed());
+        deleted += done.deleted;
+        if !done.more {
+            break;
+        }
+    }
+    times.sort_unstable();
+    println!(
+        "retention: {deleted} records, {:.0} a second without pauses; a step takes {:.2} ms, at worst {:.2} ms",
+        deleted as f64 / began.elapsed().as_secs_f64(),
         times[times.len() / 2].as_secs_f64() * 1e3,
         times[times.len() - 1].as_secs_f64() * 1e3,
     );

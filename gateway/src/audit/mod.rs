@@ -415,3 +415,115 @@ fn rules_word(hash: B256) -> String {
 
 /// Nobody.
 const NOBODY: Address = Address::ZERO;
+
+#[cfg(test)]
+mod tests {
+    use flytrap_policy::{Credential, CredentialKind, Options, Rule, Then};
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::bans::Bans;
+    use crate::bans::tests::{KEY, ban, wallet};
+    use crate::config::{ChainConfig, Secret};
+
+    fn audit(rules: Vec<Rule>) -> (Audit, Inbox) {
+        let metrics = Metrics::register(&mut Registry::default());
+        let (mirror, _writer) = Mirror::new(&ChainConfig::for_tests(), Options::default());
+        let bans = Arc::new(Bans::new(Secret::new(KEY), Vec::new()));
+        let outbox = Outbox::new(true, bans, metrics.clone());
+        Audit::new(Rules::new(rules), outbox, mirror, metrics)
+    }
+
+    fn who() -> Who {
+        let credential =
+            Credential { kind: CredentialKind::Token, issued_at: 0, expires_at: u64::MAX };
+        let [wallet, key] = [1, 2].map(Address::with_last_byte);
+        let principal = Principal { wallet, key, credential, country: None };
+        Who { principal, session: 1, origin: B256::repeat_byte(3), client_id: "c".into() }
+    }
+
+    fn refusal(who: &Who, blames_client: bool) -> Happening<'_> {
+        Happening {
+            kind: HappeningKind::PublishRefused,
+            rule: "no-grant",
+            topic_id: None,
+            count: 1,
+            at: 10,
+            height: 1,
+            who: Some(who),
+            origin: who.origin,
+            blames_client,
+        }
+    }
+
+    fn tally(sensitive: bool) -> Tally {
+        Tally {
+            right: Right::Publish,
+            basis: flytrap_policy::Basis::Grant,
+            topic_id: B256::repeat_byte(5),
+            sensitive,
+            epoch: 1,
+            count: 3,
+            octets: 30,
+            first_at: 10,
+            last_at: 11,
+            height: 1,
+            name: None,
+        }
+    }
+
+    fn kinds(inbox: &Inbox) -> Vec<(Kind, String)> {
+        let drafts = inbox.fold.lock().unwrap().drain();
+        drafts.into_iter().map(|draft| (draft.record.kind, draft.record.rule)).collect()
+    }
+
+    #[test]
+    fn a_rule_punishes_only_what_the_client_is_to_blame_for() {
+        let ban = Some(Duration::from_secs(60));
+        let then = Then { record: false, chain: false, ban };
+        let (audit, inbox) =
+            audit(vec![Rule::on("strict", &[HappeningKind::PublishRefused], then)]);
+        let who = who();
+        assert_eq!(audit.note(&refusal(&who, false)), None);
+        let penalty = audit.note(&refusal(&who, true)).expect("a penalty");
+        assert_eq!((penalty.rule.as_str(), Some(penalty.ban)), ("strict", ban));
+        assert_eq!(kinds(&inbox), [], "the rule does not record");
+        audit.exchange_rules(Rules::default(), B256::repeat_byte(0xAB));
+        assert_eq!(audit.note(&refusal(&who, true)), None);
+        let wanted =
+            [(Kind::RulesChanged, "ab".repeat(32)), (Kind::PublishRefused, "no-grant".to_owned())];
+        assert_eq!(kinds(&inbox), wanted);
+    }
+
+    /// The topic is not in the mirror any more when it is judged; what the permit said counts.
+    #[tokio::test]
+    async fn accesses_are_sensitive_as_their_permit_was() {
+        let (audit, mut inbox) = audit(Vec::new());
+        assert!(!audit.wants_plain());
+        assert_eq!(audit.access(&who(), vec![tally(false), tally(true)]).await, None);
+        let Some(Work::Append(drafts)) = inbox.waiting.recv().await else { panic!("no work") };
+        assert_eq!(drafts.iter().map(|draft| draft.record.count).collect::<Vec<_>>(), [3]);
+        assert!(inbox.waiting.try_recv().is_err());
+    }
+
+    #[test]
+    fn bans_and_their_ends_are_records_of_their_own_and_name_no_address() {
+        let (audit, inbox) = audit(Vec::new());
+        let origin: Banned = "192.0.2.7".parse().expect("an origin");
+        audit.banned(&ban(wallet(1), 100), "operator");
+        audit.banned(&ban(origin, 200), "failed-proofs");
+        audit.ban_lifted(&origin, "chain");
+        let drafts = inbox.fold.lock().unwrap().take_singles();
+        let told: Vec<_> = drafts.iter().map(|d| (d.record.kind, d.record.rule.as_str())).collect();
+        let wanted = [
+            (Kind::Banned, "operator until 100"),
+            (Kind::Banned, "failed-proofs until 200"),
+            (Kind::BanLifted, "chain"),
+        ];
+        assert_eq!(told, wanted);
+        assert_eq!(drafts[0].record.wallet, Address::with_last_byte(1));
+        assert!(drafts[1].record.wallet.is_zero());
+        assert!(matches!(drafts[1].personal, Some((Subject::Origin(p), _)) if !p.is_zero()));
+        assert!(drafts.into_iter().all(|d| Record { index: 1, ..d.record }.check().is_ok()));
+    }
+}

@@ -15,7 +15,8 @@ use crate::config::{Problems, RulesFile};
 use crate::metrics::{Metrics, OutcomeLabel};
 
 /// How often the file is looked at. By its content, since editors and Kubernetes put another file in its place and clocks step.
-const LOOK: Duration = Duration::from_secs(2);
+/// What has changed counts once two looks found the same, so that no file is taken that is half written.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Puts the rules of `file` in force whenever they change, until `stop`. One that is wrong changes nothing and is told once.
 pub async fn follow_rules(
@@ -29,7 +30,9 @@ pub async fn follow_rules(
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // What was last seen and dealt with, right or wrong; `None` where the file could not be read.
-    let mut seen = Some(file.hash);
+    let mut seen: Seen = Some(file.hash);
+    // What the last look found that is something else.
+    let mut fresh = None;
     loop {
         let told = tokio::select! {
             () = stop.cancelled() => return,
@@ -37,9 +40,14 @@ pub async fn follow_rules(
             _ = looks.tick() => false,
         };
         let before = file.clone();
-        let read = tokio::task::spawn_blocking(move || read(&before, seen, told)).await;
-        let Ok(Some((now, found))) = read else { continue };
-        seen = now;
+        let known = (seen, fresh);
+        let Ok(look) = tokio::task::spawn_blocking(move || look(&before, known, told)).await else {
+            continue;
+        };
+        let (now, found) = look;
+        fresh = (now != seen).then_some(now);
+        let Some(found) = found else { continue };
+        (seen, fresh) = (now, None);
         let outcome = match found {
             Ok(found) => {
                 let rules = Rules::new(found.rules.clone());
@@ -62,14 +70,17 @@ pub async fn follow_rules(
     }
 }
 
-/// The file, if it is not what was `seen` or if somebody `told` to read it, and what was seen now.
-fn read(
+type Seen = Option<B256>;
+
+/// What is there now, and the file read again if somebody `told` to, or if it is not what was `seen` but what the last look found.
+fn look(
     file: &RulesFile,
-    seen: Option<B256>,
+    (seen, fresh): (Seen, Option<Seen>),
     told: bool,
-) -> Option<(Option<B256>, Result<RulesFile, Problems>)> {
+) -> (Seen, Option<Result<RulesFile, Problems>>) {
     let now = RulesFile::hash_now(&file.path);
-    (told || now != seen).then(|| (now, file.again()))
+    let is_due = told || (now != seen && fresh == Some(now));
+    (now, is_due.then(|| file.again()))
 }
 
 fn warn_of(rules: &Rules) {

@@ -349,7 +349,8 @@ impl Store {
     }
 }
 
-/// Up to which record refusals were looked at; new with version 2.
+/// Up to which record refusals were looked at; new with version 2. The indices by topic and wallet of version 1 are gone: nobody asked by
+/// them, and each record wrote two pages for them.
 const RETENTION_TABLE: &str = "CREATE TABLE retention (refusals_to INTEGER NOT NULL) STRICT; INSERT INTO retention VALUES (0);";
 
 fn inode_of(path: &Path) -> Option<(u64, u64)> {
@@ -363,7 +364,9 @@ fn prepare(database: &Connection, path: &Path) -> Result<(), StoreError> {
     database
         .execute_batch(
             // What a kill left in the log is taken in: a key may be there whose erasure was under way.
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA wal_checkpoint(TRUNCATE);",
+            // A page that is written often goes into the file once in so many (64 MB of cache, 32 MB of log), not with each transaction.
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536;
+             PRAGMA wal_autocheckpoint = 8192; PRAGMA journal_size_limit = 33554432; PRAGMA wal_checkpoint(TRUNCATE);",
         )
         .map_err(wrong)?;
     let found: i64 =
@@ -372,7 +375,7 @@ fn prepare(database: &Connection, path: &Path) -> Result<(), StoreError> {
         SCHEMA => Ok(()),
         1 => database
             .execute_batch(&format!(
-                "BEGIN IMMEDIATE; {RETENTION_TABLE} PRAGMA user_version = {SCHEMA}; COMMIT;"
+                "BEGIN IMMEDIATE; {RETENTION_TABLE} DROP INDEX IF EXISTS record_by_topic; DROP INDEX IF EXISTS record_by_wallet; PRAGMA user_version = {SCHEMA}; COMMIT;"
             ))
             .map_err(wrong),
         0 => database
@@ -382,8 +385,6 @@ fn prepare(database: &Connection, path: &Path) -> Result<(), StoreError> {
                      idx INTEGER PRIMARY KEY, link BLOB NOT NULL, kind INTEGER NOT NULL, wallet BLOB NOT NULL, topic BLOB NOT NULL,
                      first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, octets BLOB NOT NULL
                  ) STRICT;
-                 CREATE INDEX record_by_topic ON record (topic, last_at);
-                 CREATE INDEX record_by_wallet ON record (wallet, last_at);
                  CREATE TABLE batch (
                      sequence INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL, before BLOB NOT NULL,
                      root BLOB NOT NULL, previous BLOB NOT NULL

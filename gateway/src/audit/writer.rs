@@ -27,7 +27,7 @@ const AT_ONCE: usize = 256;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Time between two steps of retention.
-const BETWEEN: Duration = Duration::from_millis(100);
+const BETWEEN: Duration = Duration::from_millis(25);
 
 /// Where anchors go.
 pub trait Anchors: Send + 'static {

@@ -206,18 +206,23 @@ fn rules_are_exchanged_while_running_and_a_wrong_file_keeps_the_old_ones() -> Re
         let log = stage.site.gateway()?.child.log();
         ensure!(log.contains("stay as they were") && log.contains("rules.toml:4:13"), "{log}");
         publish(4).await?;
-        let (_, records) = exported(stage, published(11)).await?;
-        assert_eq!(counts(&records, publisher)[&Kind::Published], 11, "the old rules hold");
+        let series = "flytrap_rules_total{rule=\"all of it\"} 11";
+        until("the old rules to hold", || async {
+            let (_, body) = stage.site.gateway()?.ask("metrics").await?;
+            Ok(body.lines().any(|line| line == series).then_some(()))
+        })
+        .await?;
         assert_eq!(ruled.reloads("refused").await?, 1, "told once");
 
         // Another file in its place, as editors and Kubernetes do it, and no signal.
         let next = ruled.file.with_extension("new");
         std::fs::write(&next, "# nothing\n")?;
-        std::fs::rename(&next, &ruled.file)?;
         let before = ruled.reloads("ok").await?;
+        std::fs::rename(&next, &ruled.file)?;
         ruled.reloaded("ok", before + 1).await?;
         let changed = |records: &[Record]| of_kind(records, Kind::RulesChanged).len() >= 2;
         let (_, records) = exported(stage, changed).await?;
+        assert_eq!(counts(&records, publisher)[&Kind::Published], 11);
         let told: Vec<&str> =
             of_kind(&records, Kind::RulesChanged).iter().map(|r| r.rule.as_str()).collect();
         let hash = |text: &str| hex::encode(alloy_primitives::keccak256(text));

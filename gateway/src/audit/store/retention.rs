@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::{LEAF_OCTETS, Store, StoreError, number, unsigned};
 
 /// Records that one call deletes or looks at.
-const AT_ONCE: u32 = 1_000;
+const AT_ONCE: u32 = 250;
 /// How often keys are looked through for those that nothing needs any more.
 const SWEEP: Duration = Duration::from_secs(3_600);
 /// Keys stay so much longer than the records that they open, in seconds, as a batch stays until its last record is old.
@@ -329,7 +329,7 @@ mod tests {
         store.close(NONE).unwrap().unwrap();
         let done = store.retain(BOTH, 100 * DAY, 2).unwrap();
         assert_eq!((done.emptied, done.more), (u64::from(AT_ONCE), true));
-        assert_eq!(all_steps(&mut store, BOTH, 100 * DAY, 2).emptied, 1_500);
+        assert_eq!(all_steps(&mut store, BOTH, 100 * DAY, 2).emptied, 2_500 - u64::from(AT_ONCE));
         store.retain(BOTH, 400 * DAY, 2).unwrap();
         let done = store.retain(BOTH, 400 * DAY, 2).unwrap();
         assert_eq!((done.deleted, done.more), (u64::from(AT_ONCE), true));
