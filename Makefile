@@ -99,6 +99,10 @@ bench-mirror: rust ## memory, decisions, blocks, snapshot and replay at 10^4 to 
 	@script/step "building" cargo build --locked --release --package flytrap-policy --example timing
 	@$(TARGET)/release/examples/timing $(or $(ARGS),10000000)
 
+bench-record: rust ## records a second that the store takes, each transaction synced; ARGS=FOLDER of the disk that is meant
+	@script/step "building" cargo build --locked --release --package flytrap-bench --bin bench-record
+	@exec $(TARGET)/release/bench-record $(ARGS)
+
 simulate-chain: rust ## the follower against random forks and faults; N=1000 schedules, SEED=n runs one of them again
 	@SCHEDULES=$(or $(N),1000) $(if $(SEED),SEED=$(SEED)) cargo test --locked --package flytrap-chain --lib simulation -- --nocapture
 
@@ -140,4 +144,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror simulate-chain shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate conformance fuzz
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror bench-record simulate-chain shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate conformance fuzz

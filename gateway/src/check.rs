@@ -2,33 +2,56 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use flytrap_chain::wallet::Contracts;
 use flytrap_chain::{Deployment, WalletError};
+use flytrap_policy::Rules;
 
+use crate::audit::Retention;
 use crate::config::{BrokerCredentials, Config, GatewayKey, Problems, Recording};
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Whether it is as wanted.
-    pub ok: bool,
+    pub mark: Mark,
     /// What was looked at, what was found, what to do.
     pub line: String,
 }
 
+/// Whether something is as wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It is.
+    Ok,
+    /// The gateway starts with it, but the operator should know.
+    Note,
+    /// It is not, and the gateway does not start or not do its work.
+    Wrong,
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", if self.ok { "ok   " } else { "WRONG" }, self.line)
+        let mark = match self.mark {
+            Mark::Ok => "ok   ",
+            Mark::Note => "NOTE ",
+            Mark::Wrong => "WRONG",
+        };
+        write!(f, "{mark} {}", self.line)
     }
 }
 
 fn ok(line: impl Into<String>) -> Finding {
-    Finding { ok: true, line: line.into() }
+    Finding { mark: Mark::Ok, line: line.into() }
+}
+
+fn note(line: impl Into<String>) -> Finding {
+    Finding { mark: Mark::Note, line: line.into() }
 }
 
 fn wrong(line: impl Into<String>) -> Finding {
-    Finding { ok: false, line: line.into() }
+    Finding { mark: Mark::Wrong, line: line.into() }
 }
 
 /// Checks the file and everything it names; with `chain`, also what is on chain. Changes nothing anywhere.
@@ -110,7 +133,42 @@ fn describe(config: &Config) -> Vec<Finding> {
         Recording::On(GatewayKey::AwsKms(key_id)) => format!("gateway key {key_id} at AWS KMS"),
         Recording::On(GatewayKey::GcpKms(key)) => format!("gateway key {} at GCP KMS", key.key),
     }));
+    rules(config, &mut findings);
+    let Retention { all, refusals } = config.audit.retention;
+    let life = |life: Option<Duration>| {
+        life.map_or("for ever".to_owned(), |life| format!("{} s", life.as_secs()))
+    };
+    findings.push(ok(format!(
+        "records are kept {}, what refusals say {}",
+        life(all),
+        life(refusals.or(all))
+    )));
     findings
+}
+
+/// Each audit rule in a sentence, in the order in which they are asked.
+fn rules(config: &Config, findings: &mut Vec<Finding>) {
+    let file = config.audit.rules.as_ref();
+    let rules = Rules::new(file.map(|file| file.rules.clone()).unwrap_or_default());
+    if let Some(file) = file {
+        findings.push(ok(format!(
+            "audit rules {}: {}, then the built-in ones; the first that matches decides",
+            file.path.display(),
+            rules.own()
+        )));
+    }
+    for (n, rule) in rules.all().iter().enumerate() {
+        let kind = if n < rules.own() { "audit rule" } else { "built-in audit rule" };
+        findings.push(ok(format!("{kind} \"{}\": {rule}", rule.name)));
+    }
+    findings.extend(rules.warnings().into_iter().map(note));
+    let tells = rules.all().iter().take(rules.own()).find(|rule| rule.then.chain);
+    if let (Recording::Off, Some(rule)) = (&config.recording, tells) {
+        findings.push(note(format!(
+            "audit rule \"{}\" tells the chain, and `gateway.record` is off: it will not",
+            rule.name
+        )));
+    }
 }
 
 async fn on_chain(config: &Config, deployment: Deployment, findings: &mut Vec<Finding>) {

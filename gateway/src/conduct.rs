@@ -18,14 +18,17 @@ use flytrap_policy::{ConductLedger, ConductLimit, Offence, Principal};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::audit::{Audit, Penalty};
 use crate::bans::{Ban, Bans, By, Full, OnChain, Subject};
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
-use crate::outbox::Outbox;
 use crate::session::WalletUse;
 
 /// Wallets without a session whose use is remembered, at least.
 const REMEMBERED: usize = 4_096;
+
+/// What a ban by a rule of the operator says on chain. The rule's name may tell more than the public should know.
+pub const RULE_REASON: &str = "against a rule of the operator";
 
 /// Live sessions, their use and their offences.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ pub struct Conduct {
     began: Instant,
     bans: Arc<Bans>,
     mirror: Arc<Mirror>,
-    outbox: Outbox,
+    audit: Audit,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
@@ -107,7 +110,7 @@ impl Conduct {
         ban: Duration,
         bans: Arc<Bans>,
         mirror: Arc<Mirror>,
-        outbox: Outbox,
+        audit: Audit,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
@@ -120,7 +123,7 @@ impl Conduct {
         };
         let began = Instant::now();
         let (inner, window) = (Arc::new(Mutex::new(inner)), limit.window);
-        Self { inner, window, ban, began, bans, mirror, outbox, metrics, stop }
+        Self { inner, window, ban, began, bans, mirror, audit, metrics, stop }
     }
 
     /// The clock that wallets' use is counted by, at `then`.
@@ -172,7 +175,27 @@ impl Conduct {
         }
     }
 
+    /// A rule of the operator bans whoever this is.
+    pub fn punish(&self, who: &Principal, penalty: &Penalty, peer: SocketAddr) {
+        let cause = format!("audit rule \"{}\"", penalty.rule);
+        self.ban_key(who, RULE_REASON, "rule", &cause, penalty.ban, peer);
+    }
+
     fn go_too_far(&self, who: &Principal, offence: Offence, rule: &'static str, peer: SocketAddr) {
+        let cause = format!("{} within {:?}, the last {rule}", offence.reason(), self.window);
+        self.ban_key(who, offence.reason(), offence.word(), &cause, self.ban, peer);
+    }
+
+    /// Bans the key that signed, unless it is banned already or is the owner's. `reason` is public for ever, of `cause` only the hash.
+    fn ban_key(
+        &self,
+        who: &Principal,
+        reason: &str,
+        word: &'static str,
+        cause: &str,
+        time: Duration,
+        peer: SocketAddr,
+    ) {
         let (key, now) = (who.key, self.mirror.now());
         let owner = self.mirror.peek().head.owner();
         if owner == Some(key) || self.bans.wallet_until(who.wallet, key, now).is_some() {
@@ -180,26 +203,24 @@ impl Conduct {
         }
         let ban = Ban {
             subject: Subject::Wallet(key),
-            until: now.saturating_add(self.ban.as_secs().max(1)),
+            until: now.saturating_add(time.as_secs().max(1)),
             since: now,
             by: By::Gateway,
-            reason: offence.reason().to_owned(),
+            reason: reason.to_owned(),
             evidence: format!(
-                "flytrap ban of {key:#x} for wallet {:#x}: {} within {:?}, the last {rule} at {now}",
-                who.wallet,
-                offence.reason(),
-                self.window
+                "flytrap ban of {key:#x} for wallet {:#x}: {cause} at {now}",
+                who.wallet
             ),
             chain: OnChain::Untold,
         };
         let (until, evidence) = (ban.until, ban.evidence_hash());
-        self.metrics.wallet_banned(offence.word());
+        self.metrics.wallet_banned(word);
         // `docs/abuse.md` has filters for this very sentence.
         warn!(
-            wallet = %who.wallet, rule, evidence = ban.evidence, evidence_hash = %evidence,
+            wallet = %who.wallet, cause, evidence = ban.evidence, evidence_hash = %evidence,
             "banned {} from {} until {until}: {}", ban.subject, peer.ip(), ban.reason
         );
-        self.outbox.ban(&ban);
+        self.audit.banned(&ban, word);
         if let Err(full) = self.bans.add(ban, now) {
             // It still ends what is open, and the chain has it soon.
             self.metrics.notes_dropped.inc();
@@ -234,7 +255,7 @@ impl Conduct {
         let (subject, until) = (ban.subject, ban.until);
         let note = ban.clone();
         self.bans.add(ban, self.mirror.now())?;
-        self.outbox.ban(&note);
+        self.audit.banned(&note, "operator");
         Ok(self.end_sessions(&subject, until))
     }
 }
@@ -280,12 +301,13 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use flytrap_policy::{Credential, CredentialKind, Options, Rate};
+    use flytrap_policy::{Credential, CredentialKind, Options, Rate, Rules};
     use prometheus_client::registry::Registry as Series;
 
     use super::*;
     use crate::bans::tests::KEY;
     use crate::config::{ChainConfig, Secret};
+    use crate::outbox::Outbox;
 
     const BAN: Duration = Duration::from_secs(600);
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -303,7 +325,8 @@ mod tests {
         };
         let bans = Arc::new(Bans::new(Secret::new(KEY), Vec::new()));
         let outbox = Outbox::new(true, bans.clone(), metrics.clone());
-        Conduct::new(limit, BAN, bans, mirror, outbox, metrics, CancellationToken::new())
+        let (audit, _) = Audit::new(Rules::default(), outbox, mirror.clone(), metrics.clone());
+        Conduct::new(limit, BAN, bans, mirror, audit, metrics, CancellationToken::new())
     }
 
     fn who(wallet: u8, key: u8) -> Principal {
@@ -413,5 +436,24 @@ mod tests {
             drop(conduct.enter(&one, peer(1)).unwrap());
         }
         assert!(locked(&conduct.inner).uses.len() <= REMEMBERED);
+    }
+
+    #[test]
+    fn a_rule_of_the_operator_bans_the_key_that_signed_for_its_own_time() {
+        let conduct = conduct();
+        let (device, other) = (
+            conduct.enter(&who(1, 11), peer(1)).unwrap(),
+            conduct.enter(&who(1, 1), peer(1)).unwrap(),
+        );
+        let penalty = Penalty { rule: "guessing".to_owned(), ban: HOUR };
+        conduct.punish(&who(1, 11), &penalty, peer(1));
+        assert!(device.ended.is_cancelled() && !other.ended.is_cancelled());
+        let subject = Subject::Wallet(Address::with_last_byte(11));
+        let ban = conduct.bans.get(&subject, conduct.mirror.now()).unwrap();
+        assert_eq!((ban.until - ban.since, ban.reason.as_str()), (3_600, RULE_REASON));
+        assert!(ban.evidence.contains("guessing"));
+        assert_eq!(conduct.metrics.wallet_bans_for("rule"), 1);
+        conduct.punish(&who(1, 11), &penalty, peer(1));
+        assert_eq!(conduct.metrics.wallet_bans_for("rule"), 1, "it is banned already");
     }
 }

@@ -311,6 +311,7 @@ impl Office {
         // Also what was never seen there: it may be on its way.
         let may_be_there = on_chain || was.is_some_and(|ban| ban.chain >= OnChain::Queued);
         let asked = self.outbox.lift(&subject);
+        self.audit.ban_lifted(&subject, "operator");
         let chain = match (on_chain, may_be_there, asked) {
             (true, _, true) => {
                 "the end of the ban is on its way to the chain, until then it holds; if the broker's owner made it, only the owner lifts it, with `flytrap ban lift`"

@@ -17,12 +17,13 @@ use alloy_primitives::B256;
 use flytrap_policy::{BanLedger, BanLimit, Origin, View};
 use tracing::{info, warn};
 
+use crate::audit::{Audit, Penalty};
 use crate::bans::{Ban, Bans, By, OnChain, Subject};
+use crate::conduct::RULE_REASON;
 use crate::config::Limits;
 use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
-use crate::outbox::Outbox;
 use crate::shared::Peer;
 
 /// Time between two attempts from a banned origin.
@@ -42,7 +43,7 @@ pub struct Door {
     proof_beats_ban: bool,
     bans: Arc<Bans>,
     mirror: Arc<Mirror>,
-    outbox: Outbox,
+    audit: Audit,
     log: Arc<LogBudget>,
     metrics: Arc<Metrics>,
 }
@@ -101,7 +102,7 @@ impl Door {
         limits: &Limits,
         bans: Arc<Bans>,
         mirror: Arc<Mirror>,
-        outbox: Outbox,
+        audit: Audit,
         log: Arc<LogBudget>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -126,7 +127,7 @@ impl Door {
             proof_beats_ban: limits.proof_beats_ban,
             bans,
             mirror,
-            outbox,
+            audit,
             log,
             metrics,
         }
@@ -189,45 +190,65 @@ impl Door {
         }
     }
 
+    /// A rule of the operator bans the origin of a failed proof.
+    pub fn punish(&self, peer: &Peer, penalty: &Penalty) {
+        self.punish_at(peer.addr.ip(), penalty, Instant::now());
+    }
+
+    fn punish_at(&self, address: IpAddr, penalty: &Penalty, now: Instant) {
+        let (origin, until) = (Origin::from(address), now + penalty.ban);
+        {
+            let mut inner = locked(&self.inner);
+            if inner.ledger.is_banned(origin, now) {
+                return;
+            }
+            inner.ledger.restore(origin, until, now);
+            inner.keep_out(origin, now, until);
+        }
+        let cause = format!("audit rule \"{}\"", penalty.rule);
+        self.banned(address, penalty.ban, RULE_REASON, "rule", &cause);
+    }
+
     fn failed_at(&self, address: IpAddr, rule: &'static str, now: Instant) {
         let origin = Origin::from(address);
         let until = {
             let mut inner = locked(&self.inner);
             let Some(until) = inner.ledger.record_failure(origin, now) else { return };
-            if let Some(banned) = inner.remember(origin, now, until) {
-                banned.until = until;
-                banned.next_trial = now + TRIAL_GAP;
-            }
+            inner.keep_out(origin, now, until);
             until
         };
+        let failures = self.failures.saturating_add(1);
+        let cause = format!("{failures} failed proofs in a row, the last {rule}");
+        self.banned(address, until.duration_since(now), REASON, "failed-proofs", &cause);
+    }
+
+    /// Tells everyone of a ban that the ledger has. `reason` is public for ever, of `cause` only the hash.
+    fn banned(&self, address: IpAddr, time: Duration, reason: &str, word: &str, cause: &str) {
         self.metrics.bans.inc();
-        let (subject, at) = (Subject::Origin(origin), self.mirror.now());
+        let (subject, at) = (Subject::Origin(Origin::from(address)), self.mirror.now());
         if self.bans.get(&subject, at).is_some_and(|ban| ban.by == By::Operator) {
             // A connection of before. What a person decided stays as it is, and on chain too.
             return;
         }
         let pseudonym = self.bans.pseudonym(&subject).unwrap_or_default();
         // The chain gets only the hash; who has this line of the log can show what it stood for.
-        let evidence = format!(
-            "flytrap ban of origin {pseudonym}: {} failed proofs in a row, the last {rule} at {at}",
-            self.failures.saturating_add(1)
-        );
+        let evidence = format!("flytrap ban of origin {pseudonym}: {cause} at {at}");
         let ban = Ban {
             subject,
-            until: at.saturating_add(until.duration_since(now).as_secs()),
+            until: at.saturating_add(time.as_secs()),
             since: at,
             by: By::Gateway,
-            reason: REASON.to_owned(),
+            reason: reason.to_owned(),
             evidence,
             chain: OnChain::Untold,
         };
         let hash = ban.evidence_hash();
         // `docs/abuse.md` has filters for this very sentence.
         warn!(
-            origin = %pseudonym, rule, evidence = ban.evidence, evidence_hash = %hash,
-            "banned {subject} from {address} until {}: {REASON}", ban.until
+            origin = %pseudonym, cause, evidence = ban.evidence, evidence_hash = %hash,
+            "banned {subject} from {address} until {}: {reason}", ban.until
         );
-        self.outbox.ban(&ban);
+        self.audit.banned(&ban, word);
         if let Err(full) = self.bans.add(ban, at) {
             // It holds here all the same, but not after a restart before the chain has it.
             self.metrics.notes_dropped.inc();
@@ -250,6 +271,7 @@ impl Door {
                 inner.ledger.lift(*origin);
             }
             info!("ban of {subject} lifted on chain");
+            self.audit.ban_lifted(subject, "chain");
         }
         inner.banned.retain(|_, banned| banned.on_trial.is_some() || now < banned.until);
         lifted
@@ -270,6 +292,14 @@ impl Inner {
         }
     }
 
+    /// From here on it is out.
+    fn keep_out(&mut self, origin: Origin, now: Instant, until: Instant) {
+        if let Some(banned) = self.remember(origin, now, until) {
+            banned.until = until;
+            banned.next_trial = now + TRIAL_GAP;
+        }
+    }
+
     /// What is known of a banned origin; `None` if too many others are. Those are then simply closed.
     fn remember(&mut self, origin: Origin, now: Instant, until: Instant) -> Option<&mut Banned> {
         if self.banned.len() >= TRACKED && !self.banned.contains_key(&origin) {
@@ -285,14 +315,16 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use alloy_primitives::{Address, B256, U256};
-    use flytrap_policy::{Concern, Event, NamingPolicy, Options, Registry, Stamp};
+    use flytrap_policy::{Concern, Event, NamingPolicy, Options, Registry, Rules, Stamp};
     use prometheus_client::registry::Registry as Series;
 
     use super::*;
     use crate::config::{ChainConfig, Secret};
     use crate::mirror::MirrorWriter;
+    use crate::outbox::Outbox;
 
     const BAN: Duration = Duration::from_secs(600);
+    const HOUR: Duration = Duration::from_secs(3_600);
     const TICK: Duration = Duration::from_millis(1);
     const KEY: [u8; 32] = [7; 32];
 
@@ -315,7 +347,8 @@ mod tests {
         let limits = Limits { failures: 5, ban: BAN, proof_beats_ban, ..Limits::for_tests() };
         let bans = Arc::new(Bans::new(Secret::new(KEY), left));
         let outbox = Outbox::new(true, bans.clone(), metrics.clone());
-        (Door::new(&limits, bans, mirror, outbox, Arc::default(), metrics), writer)
+        let (audit, _) = Audit::new(Rules::default(), outbox, mirror.clone(), metrics.clone());
+        (Door::new(&limits, bans, mirror, audit, Arc::default(), metrics), writer)
     }
 
     fn fail(door: &Door, last: u8, times: usize, now: Instant) {
@@ -462,5 +495,21 @@ mod tests {
         let (door, _writer) = door(true);
         fail(&door, 1, 100, Instant::now());
         assert_eq!(door.metrics.bans.get(), 1);
+    }
+
+    #[test]
+    fn a_rule_of_the_operator_bans_an_origin_for_its_own_time_and_no_longer_one_that_is_banned() {
+        let (door, _writer) = door(false);
+        let now = Instant::now();
+        let penalty = |ban| Penalty { rule: "guessing".to_owned(), ban };
+        door.punish_at(address(1), &penalty(HOUR), now);
+        assert!(matches!(door.admit_at(origin(1), now + HOUR - TICK), Verdict::Closed));
+        assert!(matches!(door.admit_at(origin(2), now), Verdict::Open));
+        let subject = Subject::Origin(origin(1));
+        let ban = door.bans.get(&subject, door.mirror.now()).expect("it is in the book");
+        assert_eq!((ban.until - ban.since, ban.reason.as_str()), (3_600, RULE_REASON));
+        assert!(!ban.reason.contains("guessing"), "a rule's name is not for the public");
+        door.punish_at(address(1), &penalty(2 * HOUR), now + TICK);
+        assert!(matches!(door.admit_at(origin(1), now + HOUR), Verdict::Open));
     }
 }

@@ -166,7 +166,7 @@ fn act(command: Command) -> eyre::Result<ExitCode> {
             for finding in &findings {
                 println!("{finding}");
             }
-            Ok(if findings.iter().all(|finding| finding.ok) {
+            Ok(if findings.iter().all(|finding| finding.mark != check::Mark::Wrong) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

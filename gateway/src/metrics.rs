@@ -47,8 +47,14 @@ pub struct Metrics {
     pub notes_dropped: Counter,
     /// Records written.
     pub records: Counter,
+    /// Records that are past their retention and gone, or empty.
+    pub records_removed: Counter,
     /// Records that the disk does not take.
     pub records_waiting: Gauge,
+    /// Times that an audit rule decided, by its name.
+    rules: Family<RuleLabel, Counter>,
+    /// Times that the audit rules were read again, by outcome.
+    pub rules_reloads: Family<OutcomeLabel, Counter>,
     /// Times that the certificates of a listener were read again, by outcome.
     pub tls_reloads: Family<ReloadLabel, Counter>,
     /// Dials to the broker, by outcome.
@@ -130,10 +136,24 @@ pub struct ReloadLabel {
     pub outcome: &'static str,
 }
 
+/// Which audit rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabel {
+    /// Its name.
+    rule: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// `ok` or `refused`.
+    pub outcome: &'static str,
+}
+
 /// What there was too much of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ForLabel {
-    /// `refusals`, `faults`, `connects`.
+    /// `refusals`, `faults`, `connects`, `rule`.
     cause: &'static str,
 }
 
@@ -192,7 +212,10 @@ impl Metrics {
             sessions_ended: Family::default(),
             notes_dropped: Counter::default(),
             records: Counter::default(),
+            records_removed: Counter::default(),
             records_waiting: Gauge::default(),
+            rules: Family::default(),
+            rules_reloads: Family::default(),
             tls_reloads: Family::default(),
             broker_dials: Family::default(),
             traffic: TrafficCounters::register(registry),
@@ -257,9 +280,20 @@ impl Metrics {
         );
         registry.register("records", "Records written", m.records.clone());
         registry.register(
+            "records_removed",
+            "Records removed or emptied by retention",
+            m.records_removed.clone(),
+        );
+        registry.register(
             "records_waiting",
             "Records that cannot be written",
             m.records_waiting.clone(),
+        );
+        registry.register("rules", "Times that an audit rule decided", m.rules.clone());
+        registry.register(
+            "rules_reloads",
+            "Audit rules read again while running, by outcome",
+            m.rules_reloads.clone(),
         );
         registry.register(
             "tls_reloads",
@@ -305,6 +339,11 @@ impl Metrics {
     /// Counts one decision; not for allowed packets, which [`Traffic`] counts.
     pub fn authorized(&self, action: &'static str, outcome: &'static str) {
         self.authorizations.get_or_create(&AuthorizationLabel { action, outcome }).inc();
+    }
+
+    /// Counts what an audit rule decided on.
+    pub fn decided_by(&self, rule: &str, count: u64) {
+        self.rules.get_or_create(&RuleLabel { rule: rule.to_owned() }).inc_by(count);
     }
 
     /// Counts one ban of a wallet or device key.

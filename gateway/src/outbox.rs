@@ -119,6 +119,11 @@ impl Outbox {
         true
     }
 
+    /// What stands for an origin; networks have none.
+    pub fn pseudonym(&self, subject: &Subject) -> Option<B256> {
+        self.bans.pseudonym(subject)
+    }
+
     /// As the chain knows it.
     pub fn subject_on_chain(&self, subject: &Subject) -> Option<BanSubject> {
         match subject {

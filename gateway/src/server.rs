@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use flytrap_chain::signer::SignerError;
 use flytrap_chain::{
     Deployment, DeploymentError, FollowError, Follower, FollowerConfig, Submitter, SubmitterConfig,
     SubmitterError, SubmitterHandle,
 };
+use flytrap_policy::Rules;
 use flytrap_policy::credential::Site;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -167,17 +168,22 @@ pub async fn run(
     let submitter_health = submitter.as_ref().map(|(_, handle)| handle.health());
     let gateway = submitter.as_ref().map_or(Address::ZERO, |(_, handle)| handle.address());
     let records = audit::file_in(&config.state_dir, gateway);
-    let (audit, writer) = Audit::new(Store::open(&records, gateway, pseudonym_key.clone())?);
+    let store = Store::open(&records, gateway, pseudonym_key.clone())?;
     let (shelf, left) = Shelf::open(&config.state_dir, mirror.now())?;
     let bans = Arc::new(Bans::new(pseudonym_key, left));
     let control = control::bind(&config.state_dir).map_err(ServerError::Control)?;
     let outbox = Outbox::new(submitter.is_some(), bans.clone(), metrics.clone());
+    let rules = config.audit.rules.clone();
+    let own = rules.as_ref().map(|file| file.rules.clone()).unwrap_or_default();
+    let (audit, inbox) =
+        Audit::new(Rules::new(own), outbox.clone(), mirror.clone(), metrics.clone());
+    let writer = audit::Writer::new(store, inbox);
     let log = Arc::new(LogBudget::default());
     let door = Arc::new(Door::new(
         &config.limits,
         bans.clone(),
         mirror.clone(),
-        outbox.clone(),
+        audit.clone(),
         log.clone(),
         metrics.clone(),
     ));
@@ -186,7 +192,7 @@ pub async fn run(
         config.conduct.ban,
         bans.clone(),
         mirror.clone(),
-        outbox.clone(),
+        audit.clone(),
         metrics.clone(),
         stop.clone(),
     ));
@@ -219,7 +225,6 @@ pub async fn run(
         door: door.clone(),
         conduct: conduct.clone(),
         log,
-        outbox: outbox.clone(),
         audit: audit.clone(),
         metrics: metrics.clone(),
         upstreams: upstreams.clone(),
@@ -237,6 +242,8 @@ pub async fn run(
         interval: config.audit.interval,
         mirror: mirror.clone(),
         metrics: metrics.clone(),
+        rules: rules.as_ref().map_or(B256::ZERO, |file| file.hash),
+        retention: config.audit.retention,
     };
     let anchors = submitter.as_ref().map(|(_, handle)| handle.clone());
     parts.spawn("records", {
@@ -250,6 +257,15 @@ pub async fn run(
         let after = after.clone();
         apart(follower, after)
     });
+    if let Some(rules) = rules {
+        // A second listener for the same signal: each gets each.
+        let hangups = signal(SignalKind::hangup()).map_err(ServerError::Signal)?;
+        let (audit, metrics, after) = (audit.clone(), metrics.clone(), after.clone());
+        parts.spawn("audit rules", async move {
+            audit::follow_rules(rules, hangups, audit, metrics, after).await;
+            Ok(())
+        });
+    }
     let office = Office {
         bans: bans.clone(),
         door,

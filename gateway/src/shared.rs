@@ -15,7 +15,6 @@ use crate::door::{Door, Trial};
 use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
-use crate::outbox::Outbox;
 use crate::proxy::Ends;
 use crate::upstreams::Upstreams;
 use crate::used_tokens::UsedTokens;
@@ -34,9 +33,7 @@ pub struct Shared {
     pub conduct: Arc<Conduct>,
     /// Lines of the log that clients may cause.
     pub log: Arc<LogBudget>,
-    /// Where alerts for the chain go.
-    pub outbox: Outbox,
-    /// Where records are left.
+    /// Where what happened is left, for the record and the chain.
     pub audit: Audit,
     /// Counters.
     pub metrics: Arc<Metrics>,

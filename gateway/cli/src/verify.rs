@@ -123,7 +123,7 @@ async fn anchors(contracts: &Contracts, head: &Head) -> Result<BTreeMap<u64, Pla
 }
 
 fn told(global: &Global, checked: &Checked, placed: &BTreeMap<u64, Placed>) {
-    let Checked { head, batches, records, sequences, later } = checked;
+    let Checked { head, batches, records, removed, sequences, later } = checked;
     let (first, last) = sequences.unwrap_or_default();
     let of_file = || placed.range(first..=last);
     if global.json {
@@ -131,7 +131,7 @@ fn told(global: &Global, checked: &Checked, placed: &BTreeMap<u64, Placed>) {
             .map(|(sequence, p)| json!({ "sequence": sequence, "block": p.height, "time": p.time, "tx": p.tx, "records": p.anchor.count }))
             .collect();
         let answer = json!({
-            "verified": true, "gateway": head.gateway, "records": records, "intervals": batches,
+            "verified": true, "gateway": head.gateway, "records": records, "removed": removed, "intervals": batches,
             "first": first, "last": last, "later": later, "anchors": anchors,
         });
         tell::line(answer.to_string());
@@ -153,7 +153,15 @@ fn told(global: &Global, checked: &Checked, placed: &BTreeMap<u64, Placed>) {
         )));
     }
     if first > 1 {
-        tell::line(format!("Intervals 1 to {} are not in the file.", first - 1));
+        tell::line(format!(
+            "Intervals 1 to {} are not in the file: not kept any longer, or left out with --from.",
+            first - 1
+        ));
+    }
+    if *removed > 0 {
+        tell::line(format!(
+            "Of {removed} records only the proof that they were there is left: what they said is not kept any longer."
+        ));
     }
     if *later > 0 {
         tell::line(format!("{later} later intervals are on chain and not in the file."));

@@ -6,7 +6,8 @@
 //! has settled. A client proves itself by [`credential::authenticate`], which gives a [`Principal`]. Whatever it asks
 //! for, the view answers with a [`Permit`] or a [`Denial`]: restrictions count from the newest state, permissions from
 //! the settled one. A [`Lease`] gives the same permit again for the next equal packet, in two nanoseconds and without
-//! a look-up. [`BanLedger`] counts what failed before a proof, and [`AlertFolder`] what was refused after one.
+//! a look-up. [`BanLedger`] counts what failed before a proof, and [`AlertFolder`] what was refused after one; [`Rules`] say what
+//! becomes of both in the record and on chain.
 //!
 //! All ends are half-open, seconds of Unix time: something holds while `now < until`.
 
@@ -22,6 +23,7 @@ mod origin;
 mod permit;
 mod rate;
 mod registry;
+mod rules;
 mod view;
 
 pub use alert::{Alert, AlertFolder, FoldLimit};
@@ -38,6 +40,7 @@ pub use registry::{
     Device, Hidden, Inconsistent, Registry, STORE_VERSION, Topic, hidden_topic_id, is_topic_name,
     name_commitment, topic_id,
 };
+pub use rules::{Excess, Facts, HappeningKind, NamedTopic, Rule, Rules, Then, TopicFacts, Whence};
 pub use view::{
     Action, Credential, CredentialKind, Options, Principal, Ungoverned, View, Wildcards,
 };

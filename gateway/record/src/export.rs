@@ -1,7 +1,7 @@
 //! A file that an auditor can check with nothing but a node.
 //!
 //! One JSON object a line: a [`Head`], then for each batch a [`BatchLine`] and its records in their order, and at last an [`End`], whose absence shows
-//! that the file was cut. The file holds whole batches, since of a part nobody could tell what was left out.
+//! that the file was cut. In place of a record that was not kept so long a [`RemovedLine`] may stand. The file holds whole batches, since of a part nobody could tell what was left out.
 //! [`Checker`] reads it line by line, holds one batch's hashes at most, and compares with the anchors that the chain has.
 
 use std::collections::BTreeMap;
@@ -58,13 +58,25 @@ pub struct RecordLine {
     pub link: B256,
 }
 
+/// What is left of a record that was not kept for as long as its batch: its leaf, by which the batch still verifies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemovedLine {
+    /// Its number.
+    pub index: u64,
+    /// Its leaf.
+    pub leaf: B256,
+    /// Its link.
+    pub link: B256,
+}
+
 /// The last line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct End {
     /// Batches in the file.
     pub batches: u64,
-    /// Records in the file.
+    /// Records in the file, those included of which only the leaf is left.
     pub records: u64,
 }
 
@@ -78,6 +90,8 @@ pub enum Line {
     Batch(BatchLine),
     /// One record.
     Record(Box<RecordLine>),
+    /// What is left of one.
+    Removed(RemovedLine),
     /// The last.
     End(End),
 }
@@ -193,8 +207,10 @@ pub struct Checked {
     pub head: Head,
     /// Batches, each equal to its anchor.
     pub batches: u64,
-    /// Records.
+    /// Records, those included that were removed.
     pub records: u64,
+    /// Records of which only the leaf is left: that they were there is proved, and nothing of what they said.
+    pub removed: u64,
     /// First and last anchor, if there is one.
     pub sequences: Option<(u64, u64)>,
     /// Anchors on chain after the last one in the file.
@@ -209,6 +225,7 @@ pub struct Checker {
     open: Option<Open>,
     batches: Vec<Found>,
     records: u64,
+    removed: u64,
     /// Number of the record that must come next and the link it stands on, once the first batch has said so.
     next: Option<(u64, B256)>,
     ended: bool,
@@ -256,6 +273,7 @@ impl Checker {
             (_, None) => Err(self.order("something else", "the head")),
             (Line::Batch(batch), Some(_)) => self.begin(batch).map(|()| None),
             (Line::Record(line), Some(_)) => self.record(*line).map(Some),
+            (Line::Removed(line), Some(_)) => self.removed(&line).map(|()| None),
             (Line::End(end), Some(_)) => self.end(&end).map(|()| None),
         }
     }
@@ -292,16 +310,28 @@ impl Checker {
     }
 
     fn record(&mut self, line: RecordLine) -> Result<Record, Fault> {
+        let RecordLine { record, link } = line;
+        let is_sound = record.check().is_ok();
+        self.leaf(record.index, leaf(&record.encode()), link, is_sound)?;
+        Ok(record)
+    }
+
+    fn removed(&mut self, line: &RemovedLine) -> Result<(), Fault> {
+        self.leaf(line.index, line.leaf, line.link, true)?;
+        self.removed += 1;
+        Ok(())
+    }
+
+    /// The next leaf of the batch that is open, which says that it is of record `found` and makes the link `said`.
+    fn leaf(&mut self, found: u64, leaf: B256, said: B256, is_sound: bool) -> Result<(), Fault> {
         let (Some(open), Some((index, before))) = (&mut self.open, self.next) else {
             return Err(self.order("a record", "a batch or the end"));
         };
-        let RecordLine { record, link: said } = line;
-        if record.index > index && record.index - open.batch.first < open.batch.count {
-            return Err(Fault::Gap { from: index, to: record.index - 1 });
+        if found > index && found - open.batch.first < open.batch.count {
+            return Err(Fault::Gap { from: index, to: found - 1 });
         }
-        let leaf = leaf(&record.encode());
         let link = link(before, leaf);
-        if record.index != index || link != said || record.check().is_err() {
+        if found != index || link != said || !is_sound {
             return Err(Fault::Changed { index });
         }
         open.leaves.push(leaf);
@@ -319,7 +349,7 @@ impl Checker {
             self.batches.push(Found { sequence: batch.sequence, root, count: batch.count });
             self.open = None;
         }
-        Ok(record)
+        Ok(())
     }
 
     fn end(&mut self, end: &End) -> Result<(), Fault> {
@@ -366,6 +396,7 @@ impl Checker {
             head,
             batches: u64::try_from(self.batches.len()).unwrap_or(u64::MAX),
             records: self.records,
+            removed: self.removed,
             sequences,
             later: u64::try_from(later).unwrap_or(u64::MAX),
         })
@@ -456,6 +487,50 @@ mod tests {
         assert_eq!(check(&nothing, &anchors).expect("right").later, 3);
     }
 
+    /// Takes the content of a line's record away.
+    fn remove(line: &mut String) {
+        let Ok(Line::Record(kept)) = serde_json::from_str(line) else {
+            panic!("no record: {line}")
+        };
+        let RecordLine { record, link } = *kept;
+        let removed = RemovedLine { index: record.index, leaf: leaf(&record.encode()), link };
+        *line = serde_json::to_string(&Line::Removed(removed)).expect("JSON");
+    }
+
+    #[test]
+    fn what_is_left_of_removed_records_proves_the_rest_and_is_told() {
+        let (mut lines, anchors) = file(&[3, 1, 5]);
+        // A record in the middle, a whole batch, the last.
+        for at in [3, 6, 12] {
+            remove(&mut lines[at]);
+        }
+        let checked = check(&lines, &anchors).expect("right");
+        assert_eq!((checked.records, checked.removed), (9, 3));
+        for changed in [lines[3].replace("\"index\":2", "\"index\":1"), lines[12].replace("9", "8")]
+        {
+            let mut file = lines.clone();
+            file[3] = changed;
+            assert!(check(&file, &anchors).is_err());
+        }
+        lines.remove(3);
+        assert_eq!(check(&lines, &anchors), Err(Fault::Gap { from: 2, to: 2 }));
+    }
+
+    #[test]
+    fn a_file_that_begins_later_is_right_and_one_with_a_hole_is_not() {
+        let (lines, anchors) = file(&[3, 1, 5]);
+        let end = |batches, records| {
+            serde_json::to_string(&Line::End(End { batches, records })).expect("JSON")
+        };
+        let mut later = [&lines[..1], &lines[5..]].concat();
+        *later.last_mut().expect("the end") = end(2, 6);
+        let checked = check(&later, &anchors).expect("right");
+        assert_eq!((checked.sequences, checked.records), (Some((2, 3)), 6));
+        let mut hole = [&lines[..5], &lines[7..]].concat();
+        *hole.last_mut().expect("the end") = end(2, 8);
+        assert_eq!(check(&hole, &anchors), Err(Fault::MissingBatches { from: 2, to: 2 }));
+    }
+
     #[test]
     fn what_was_left_out_is_named() {
         let (lines, anchors) = file(&[3, 1, 5]);
@@ -491,7 +566,10 @@ mod tests {
     /// As many random changes as the issue asks for: one octet, one line doubled, moved or taken out, two lines swapped.
     #[test]
     fn a_thousand_random_changes_are_all_found() {
-        let (lines, anchors) = file(&[4, 1, 9, 2]);
+        let (mut lines, anchors) = file(&[4, 1, 9, 2]);
+        for at in [3, 11] {
+            remove(&mut lines[at]);
+        }
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
         let rng = &mut StdRng::seed_from_u64(seed);
         let mut tried = 0;

@@ -51,11 +51,17 @@ pub enum Kind {
     Stopped,
     /// What was personal in the records of a wallet, or of an origin, was made unreadable for ever.
     Erased,
+    /// A wallet, a device key or an origin was banned, by this gateway or its operator. The rule says by what and until when.
+    Banned,
+    /// A ban was lifted before its end.
+    BanLifted,
+    /// Other audit rules came into force. The rule is the hash of their file.
+    RulesChanged,
 }
 
 impl Kind {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Published,
         Self::Delivered,
         Self::PublishRefused,
@@ -67,6 +73,9 @@ impl Kind {
         Self::Started,
         Self::Stopped,
         Self::Erased,
+        Self::Banned,
+        Self::BanLifted,
+        Self::RulesChanged,
     ];
 
     /// Its number in the encoding.
@@ -280,7 +289,7 @@ pub(crate) mod tests {
             assert_eq!(usize::from(kind.number()), place);
             assert_eq!(Kind::from_number(kind.number()), Some(kind));
         }
-        assert_eq!(Kind::from_number(11), None);
+        assert_eq!(Kind::from_number(14), None);
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use flytrap_chain::signer::SignerError;
 use flytrap_chain::wallet::Contracts;
 use flytrap_chain::{Deployment, DeploymentError, WalletError};
-use flytrap_record::export::{End, Head, Line, RecordLine, VERSION};
+use flytrap_record::export::{End, Head, Line, VERSION};
 use serde::Serialize;
 
 use super::store::{Reader, StoreError, file_in};
@@ -133,9 +133,9 @@ fn write(
         next = end.sequence.saturating_add(1);
         for batch in anchored {
             out.line(&Line::Batch(batch.clone()))?;
-            reader.records(&batch, |record, link| {
+            reader.records(&batch, |line| {
                 records += 1;
-                out.line(&Line::Record(Box::new(RecordLine { record, link })))
+                out.line(&line)
             })?;
             batches += 1;
             if said.elapsed() >= TELL && io::stderr().is_terminal() {

@@ -7,10 +7,12 @@ use flytrap_policy::Country;
 use flytrap_record::seal::{Personal, Subject};
 use flytrap_record::{Kind, Record};
 
-use super::{Draft, Happening, NOBODY};
+use super::{Draft, Happening, NOBODY, Who, record_kind};
 
 /// Different happenings that one interval tells apart; some 200 octets each. The rest counts under its kind alone.
 const MOST: usize = 16_384;
+/// Records of one interval that stand for themselves, which nobody's doing reaches but that of very many.
+const MOST_SINGLES: usize = 4_096;
 /// The rule of what could not be told apart any more.
 const MANY: &str = "many";
 
@@ -18,6 +20,8 @@ const MANY: &str = "many";
 #[derive(Debug, Default)]
 pub(super) struct Fold {
     open: HashMap<Key, Folded>,
+    /// What stands for itself, in the order in which it came.
+    singles: Vec<Draft>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +45,27 @@ struct Folded {
     client_id: Box<str>,
 }
 
+impl Folded {
+    fn new(at: u64, height: u64, who: Option<&Who>) -> Self {
+        Self {
+            count: 0,
+            first_at: at,
+            last_at: at,
+            height,
+            session: who.map_or(0, |who| who.session),
+            country: who.and_then(|who| who.principal.country),
+            client_id: who.map(|who| who.client_id.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn add(&mut self, count: u64, at: u64, height: u64) {
+        self.count = self.count.saturating_add(count);
+        self.first_at = self.first_at.min(at);
+        self.last_at = self.last_at.max(at);
+        self.height = self.height.max(height);
+    }
+}
+
 impl Fold {
     pub(super) fn note(&mut self, happening: &Happening<'_>) {
         if happening.count == 0 {
@@ -48,7 +73,7 @@ impl Fold {
         }
         let principal = happening.who.map(|who| who.principal);
         let mut key = Key {
-            kind: happening.kind,
+            kind: record_kind(happening.kind),
             rule: happening.rule,
             wallet: principal.map_or(NOBODY, |principal| principal.wallet),
             key: principal.map_or(NOBODY, |principal| principal.key),
@@ -61,22 +86,30 @@ impl Fold {
             key = Key { rule: MANY, wallet, key: NOBODY, topic_id, origin, ..key };
             who = None;
         }
-        let folded = self.open.entry(key).or_insert_with(|| Folded {
-            count: 0,
-            first_at: happening.at,
-            last_at: happening.at,
-            height: happening.height,
-            session: who.map_or(0, |who| who.session),
-            country: who.and_then(|who| who.principal.country),
-            client_id: who.map(|who| who.client_id.clone()).unwrap_or_default(),
-        });
-        folded.count = folded.count.saturating_add(happening.count);
-        folded.first_at = folded.first_at.min(happening.at);
-        folded.last_at = folded.last_at.max(happening.at);
-        folded.height = folded.height.max(happening.height);
+        let (at, height) = (happening.at, happening.height);
+        let folded = self.open.entry(key).or_insert_with(|| Folded::new(at, height, who));
+        folded.add(happening.count, at, height);
         if who.is_some_and(|who| who.session != folded.session) {
             folded.session = 0;
         }
+    }
+
+    /// Keeps a record as it is; beyond the bound only that there was one of its kind.
+    pub(super) fn keep(&mut self, draft: Draft) {
+        if self.singles.len() < MOST_SINGLES {
+            self.singles.push(draft);
+            return;
+        }
+        let Record { kind, last_at, height, .. } = draft.record;
+        let (wallet, key, topic_id, origin) = (NOBODY, NOBODY, B256::ZERO, B256::ZERO);
+        let many = Key { kind, rule: MANY, wallet, key, topic_id, origin };
+        let folded = self.open.entry(many).or_insert_with(|| Folded::new(last_at, height, None));
+        folded.add(1, last_at, height);
+    }
+
+    /// Takes out what stands for itself.
+    pub(super) fn take_singles(&mut self) -> Vec<Draft> {
+        std::mem::take(&mut self.singles)
     }
 
     /// Takes everything out, as records, the oldest first.
@@ -84,7 +117,9 @@ impl Fold {
         let mut drafts: Vec<Draft> =
             self.open.drain().map(|(key, folded)| draft(key, folded)).collect();
         drafts.sort_by_key(|Draft { record: r, .. }| (r.first_at, r.kind, r.wallet, r.topic_id));
-        drafts
+        let mut all = self.take_singles();
+        all.append(&mut drafts);
+        all
     }
 }
 
@@ -120,13 +155,15 @@ fn draft(key: Key, folded: Folded) -> Draft {
 
 #[cfg(test)]
 mod tests {
+    use flytrap_policy::HappeningKind;
+
     use super::*;
 
     fn refusal(origin: u32, at: u64) -> Happening<'static> {
         let mut pseudonym = [0; 32];
         pseudonym[..4].copy_from_slice(&(origin + 1).to_be_bytes());
         Happening {
-            kind: Kind::ProofFailed,
+            kind: HappeningKind::ProofFailed,
             rule: "bad-signature",
             topic_id: None,
             count: 1,
@@ -134,6 +171,7 @@ mod tests {
             height: 9,
             who: None,
             origin: pseudonym.into(),
+            blames_client: true,
         }
     }
 
@@ -149,6 +187,22 @@ mod tests {
         let told = |r: &Record| (r.count, r.first_at, r.last_at);
         assert_eq!(records.iter().map(told).collect::<Vec<_>>(), [(3, 10, 14), (1, 11, 11)]);
         assert_eq!(fold.drain(), []);
+    }
+
+    #[test]
+    fn what_stands_for_itself_goes_first_and_is_bounded_without_loss() {
+        let mut fold = Fold::default();
+        fold.note(&refusal(1, 1));
+        let mut banned = super::super::mark(Kind::Banned, 5);
+        for n in 0..MOST_SINGLES + 3 {
+            banned.record.rule = format!("{n}");
+            fold.keep(banned.clone());
+        }
+        assert_eq!(fold.take_singles().len(), MOST_SINGLES);
+        fold.keep(banned);
+        let kinds: Vec<_> =
+            fold.drain().into_iter().map(|d| (d.record.kind, d.record.count)).collect();
+        assert_eq!(kinds, [(Kind::Banned, 1), (Kind::ProofFailed, 1), (Kind::Banned, 3)]);
     }
 
     #[test]

@@ -1,20 +1,28 @@
-//! The records of this gateway on disk: appended, chained, never changed.
+//! The records of this gateway on disk: appended, chained, never changed, and not kept longer than they are to be.
 //!
 //! One SQLite file in the state directory with one writer. A transaction is durable when [`Store::append`] returns, and holds all of
 //! its records or none. Others may read at the same time ([`Reader`]).
 
+mod retention;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
-use flytrap_record::export::{BatchLine, MOST_RECORDS};
+use flytrap_record::export::{BatchLine, Line, MOST_RECORDS, RecordLine, RemovedLine};
 use flytrap_record::seal::{Personal, Subject, SubjectKey};
 use flytrap_record::{Batch, Record, leaf, link, top};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, params};
 
+pub use retention::{Retained, Retention};
+
 /// Version of the tables.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
+/// Octets in place of a record of which only the leaf is left; no record is so short.
+const LEAF_OCTETS: usize = 32;
 /// How long a writer waits for a reader that is in its way.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -59,6 +67,20 @@ pub enum StoreError {
         /// Its version.
         found: i64,
     },
+    /// Somebody took the file away while it was in use.
+    #[error("records in \"{path}\": the file was removed or replaced while the gateway uses it; put it back where it was, or restart the gateway to begin a new one (what was anchored is then missing in exports)", path = .path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Retention was faster than whoever reads.
+    #[error("interval {sequence} of the records in \"{path}\" is not kept any more and was removed just now: do it again", path = .path.display())]
+    Outlived {
+        /// The file.
+        path: PathBuf,
+        /// Number of the batch.
+        sequence: u64,
+    },
     /// A key was deleted, and is still in the log.
     #[error("the key is deleted, but \"{path}-wal\" still holds it, because somebody reads the records (an export?): do it again when that has ended", path = .path.display())]
     Lingers {
@@ -84,6 +106,9 @@ pub struct Store {
     pseudonym_key: crate::config::Secret<[u8; 32]>,
     /// Number and link of the last record; 0 and zero if there is none.
     tail: (u64, B256),
+    /// Device and number of the file that is open.
+    inode: (u64, u64),
+    keys_swept: Option<Instant>,
 }
 
 /// File of a gateway's records in a state directory. Anchors go by the gateway's key, so another key begins another file.
@@ -106,8 +131,16 @@ impl Store {
         let database = Connection::open(path).map_err(wrong)?;
         database.busy_timeout(BUSY).map_err(wrong)?;
         prepare(&database, path)?;
-        let mut store =
-            Self { database, path: path.to_owned(), gateway, pseudonym_key, tail: (0, B256::ZERO) };
+        let inode = inode_of(path).ok_or_else(|| StoreError::Gone { path: path.to_owned() })?;
+        let mut store = Self {
+            database,
+            path: path.to_owned(),
+            gateway,
+            pseudonym_key,
+            tail: (0, B256::ZERO),
+            inode,
+            keys_swept: None,
+        };
         store.tail = store.checked_tail()?;
         Ok(store)
     }
@@ -127,6 +160,7 @@ impl Store {
         drafts: &[Draft],
         also: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        self.is_in_place()?;
         let wrong = |error| StoreError::Database { path: self.path.clone(), error };
         let key = self.pseudonym_key.expose();
         let transaction = self
@@ -302,9 +336,25 @@ impl Store {
         Ok((index, at))
     }
 
+    /// Whether what is written is still to be found: SQLite goes on with a file that nobody sees any more.
+    fn is_in_place(&self) -> Result<(), StoreError> {
+        match inode_of(&self.path) {
+            Some(found) if found == self.inode => Ok(()),
+            _ => Err(StoreError::Gone { path: self.path.clone() }),
+        }
+    }
+
     fn damaged(&self, what: String) -> StoreError {
         StoreError::Damaged { path: self.path.clone(), what }
     }
+}
+
+/// Up to which record refusals were looked at; new with version 2. The indices by topic and wallet of version 1 are gone: nobody asked by
+/// them, and each record wrote two pages for them.
+const RETENTION_TABLE: &str = "CREATE TABLE retention (refusals_to INTEGER NOT NULL) STRICT; INSERT INTO retention VALUES (0);";
+
+fn inode_of(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()))
 }
 
 /// Tables and settings.
@@ -314,13 +364,20 @@ fn prepare(database: &Connection, path: &Path) -> Result<(), StoreError> {
     database
         .execute_batch(
             // What a kill left in the log is taken in: a key may be there whose erasure was under way.
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA wal_checkpoint(TRUNCATE);",
+            // A page that is written often goes into the file once in so many (64 MB of cache, 32 MB of log), not with each transaction.
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536;
+             PRAGMA wal_autocheckpoint = 8192; PRAGMA journal_size_limit = 33554432; PRAGMA wal_checkpoint(TRUNCATE);",
         )
         .map_err(wrong)?;
     let found: i64 =
         database.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(wrong)?;
     match found {
         SCHEMA => Ok(()),
+        1 => database
+            .execute_batch(&format!(
+                "BEGIN IMMEDIATE; {RETENTION_TABLE} DROP INDEX IF EXISTS record_by_topic; DROP INDEX IF EXISTS record_by_wallet; PRAGMA user_version = {SCHEMA}; COMMIT;"
+            ))
+            .map_err(wrong),
         0 => database
             .execute_batch(&format!(
                 "BEGIN IMMEDIATE;
@@ -328,13 +385,12 @@ fn prepare(database: &Connection, path: &Path) -> Result<(), StoreError> {
                      idx INTEGER PRIMARY KEY, link BLOB NOT NULL, kind INTEGER NOT NULL, wallet BLOB NOT NULL, topic BLOB NOT NULL,
                      first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, octets BLOB NOT NULL
                  ) STRICT;
-                 CREATE INDEX record_by_topic ON record (topic, last_at);
-                 CREATE INDEX record_by_wallet ON record (wallet, last_at);
                  CREATE TABLE batch (
                      sequence INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL, before BLOB NOT NULL,
                      root BLOB NOT NULL, previous BLOB NOT NULL
                  ) STRICT;
                  CREATE TABLE subject (tag BLOB PRIMARY KEY, key BLOB NOT NULL, last_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+                 {RETENTION_TABLE}
                  PRAGMA user_version = {SCHEMA};
                  COMMIT;"
             ))
@@ -378,7 +434,8 @@ impl Reader {
         database.busy_timeout(BUSY).map_err(wrong)?;
         let found: i64 =
             database.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(wrong)?;
-        if found != SCHEMA {
+        // What version 2 added, only the writer uses.
+        if !(1..=SCHEMA).contains(&found) {
             return Err(StoreError::Version { path: path.to_owned(), found });
         }
         Ok(Self { database, path: path.to_owned() })
@@ -405,28 +462,49 @@ impl Reader {
         rows.collect::<Result<_, _>>().map_err(wrong)
     }
 
-    /// Hands the records of a batch to `each`, in order, with their links.
+    /// Hands the records of a batch to `each`, in order, as lines of an export: with their links, and of some only what is left.
     ///
     /// # Errors
     /// [`StoreError`], or what `each` says.
     pub fn records<E: From<StoreError>>(
         &self,
         batch: &BatchLine,
-        mut each: impl FnMut(Record, B256) -> Result<(), E>,
+        mut each: impl FnMut(Line) -> Result<(), E>,
     ) -> Result<(), E> {
         let wrong = |error| E::from(StoreError::Database { path: self.path.clone(), error });
-        let select = "SELECT octets, link FROM record WHERE idx >= ? ORDER BY idx LIMIT ?";
+        let select = "SELECT octets, link, idx FROM record WHERE idx >= ? ORDER BY idx LIMIT ?";
         let mut select = self.database.prepare_cached(select).map_err(wrong)?;
+        let mut next = batch.first;
         let mut rows = select.query([number(batch.first), number(batch.count)]).map_err(wrong)?;
         while let Some(row) = rows.next().map_err(wrong)? {
             let octets = row.get_ref(0).and_then(|value| Ok(value.as_blob()?)).map_err(wrong)?;
-            let record = Record::decode(octets).map_err(|error| StoreError::Damaged {
-                path: self.path.clone(),
-                what: error.to_string(),
-            })?;
-            each(record, hash(row, 1).map_err(wrong)?)?;
+            let (link, index) = (hash(row, 1).map_err(wrong)?, unsigned(row, 2).map_err(wrong)?);
+            if index != next {
+                break;
+            }
+            next += 1;
+            let line = match <[u8; LEAF_OCTETS]>::try_from(octets) {
+                Ok(leaf) => Line::Removed(RemovedLine { index, leaf: leaf.into(), link }),
+                Err(_) => {
+                    let record = Record::decode(octets).map_err(|error| StoreError::Damaged {
+                        path: self.path.clone(),
+                        what: error.to_string(),
+                    })?;
+                    Line::Record(Box::new(RecordLine { record, link }))
+                }
+            };
+            each(line)?;
         }
-        Ok(())
+        if next == batch.first + batch.count {
+            return Ok(());
+        }
+        let (path, sequence) = (self.path.clone(), batch.sequence);
+        Err(E::from(match self.batches(sequence, 1)?.first() {
+            Some(there) if there.sequence == sequence => {
+                StoreError::Damaged { path, what: format!("record {next} is missing") }
+            }
+            _ => StoreError::Outlived { path, sequence },
+        }))
     }
 }
 
@@ -445,17 +523,17 @@ fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<B256> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use alloy_primitives::Bytes;
     use flytrap_record::Kind;
 
     use super::*;
     use crate::config::Secret;
 
-    const GATEWAY: Address = Address::repeat_byte(9);
-    const NONE: (u64, B256) = (0, B256::ZERO);
+    pub(in crate::audit) const GATEWAY: Address = Address::repeat_byte(9);
+    pub(in crate::audit) const NONE: (u64, B256) = (0, B256::ZERO);
 
-    fn draft(count: u64) -> Draft {
+    pub(in crate::audit) fn draft(count: u64) -> Draft {
         let wallet = Address::repeat_byte(1);
         let record = Record {
             index: 0,
@@ -478,7 +556,7 @@ mod tests {
         Draft { record, personal: Some((Subject::Wallet(wallet), personal)) }
     }
 
-    fn open(dir: &Path) -> Result<Store, StoreError> {
+    pub(in crate::audit) fn open(dir: &Path) -> Result<Store, StoreError> {
         Store::open(&file_in(dir, GATEWAY), GATEWAY, Secret::new([7; 32]))
     }
 
@@ -486,8 +564,10 @@ mod tests {
         let mut all = Vec::new();
         let reader = Reader::open(&file_in(dir, GATEWAY)).expect("a reader");
         reader
-            .records(batch, |record, _| {
-                all.push(record);
+            .records(batch, |line| {
+                if let Line::Record(line) = line {
+                    all.push(line.record);
+                }
                 Ok::<_, StoreError>(())
             })
             .expect("records");
@@ -627,9 +707,40 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         drop(open(dir.path()).expect("a store"));
         let database = Connection::open(file_in(dir.path(), GATEWAY)).expect("the file");
-        database.execute_batch("PRAGMA user_version = 2").expect("changed");
-        assert!(matches!(open(dir.path()), Err(StoreError::Version { found: 2, .. })));
+        database.execute_batch("PRAGMA user_version = 3").expect("changed");
+        assert!(matches!(open(dir.path()), Err(StoreError::Version { found: 3, .. })));
         let found = Reader::open(&file_in(dir.path(), GATEWAY));
-        assert!(matches!(found, Err(StoreError::Version { found: 2, .. })), "{found:?}");
+        assert!(matches!(found, Err(StoreError::Version { found: 3, .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_file_of_the_version_before_is_taken_over() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut store = open(dir.path()).expect("a store");
+        store.append(&[draft(1)]).expect("appended");
+        store
+            .database
+            .execute_batch("DROP TABLE retention; PRAGMA user_version = 1")
+            .expect("changed");
+        drop(store);
+        Reader::open(&file_in(dir.path(), GATEWAY)).expect("an older one can be read");
+        let mut store = open(dir.path()).expect("taken over");
+        assert_eq!(store.append(&[draft(2)]).expect("appended"), 2);
+        let retention = Retention { all: None, refusals: Some(Duration::from_secs(1)) };
+        assert_eq!(store.retain(retention, 100, 0).expect("done"), Retained::default());
+    }
+
+    #[test]
+    fn a_file_that_was_taken_away_takes_nothing_until_it_is_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut store = open(dir.path()).expect("a store");
+        store.append(&[draft(1)]).expect("appended");
+        let (file, away) = (file_in(dir.path(), GATEWAY), dir.path().join("away"));
+        fs::rename(&file, &away).expect("moved");
+        assert!(matches!(store.append(&[draft(2)]), Err(StoreError::Gone { .. })));
+        fs::write(&file, "").expect("another file");
+        assert!(matches!(store.append(&[draft(2)]), Err(StoreError::Gone { .. })));
+        fs::rename(&away, &file).expect("moved back");
+        assert_eq!(store.append(&[draft(2)]).expect("appended"), 2);
     }
 }

@@ -4,20 +4,20 @@
 //! away for an hour, makes batches larger and not more. An anchor that the chain does not show is handed over again, also after a
 //! restart; the contract takes each sequence number once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256, Bytes};
+use alloy_primitives::{Address, B256};
+use flytrap_record::Kind;
 use flytrap_record::seal::Subject;
-use flytrap_record::{Kind, Record};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Work;
 use super::fold::Fold;
-use super::store::{Closed, Draft, Store};
+use super::store::{Closed, Draft, Retention, Store};
+use super::{Inbox, Work, mark, rules_word};
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 
@@ -25,6 +25,9 @@ use crate::mirror::Mirror;
 const AT_ONCE: usize = 256;
 /// Time between two tries to write to a disk that did not take it.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Time between two steps of retention.
+const BETWEEN: Duration = Duration::from_millis(25);
 
 /// Where anchors go.
 pub trait Anchors: Send + 'static {
@@ -43,6 +46,10 @@ pub struct Terms {
     pub mirror: Arc<Mirror>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Hash of the file with the audit rules that are in force, zero without one.
+    pub rules: B256,
+    /// How long records are kept.
+    pub retention: Retention,
 }
 
 /// Writes until it is stopped.
@@ -52,11 +59,15 @@ pub struct Writer {
     store: Option<Store>,
     waiting: mpsc::Receiver<Work>,
     fold: Arc<Mutex<Fold>>,
+    soon: Arc<Notify>,
 }
 
 impl Writer {
-    pub(super) fn new(store: Store, waiting: mpsc::Receiver<Work>, fold: Arc<Mutex<Fold>>) -> Self {
-        Self { store: Some(store), waiting, fold }
+    /// Writes what comes out of `inbox` into `store`.
+    #[must_use]
+    pub fn new(store: Store, inbox: Inbox) -> Self {
+        let Inbox { waiting, fold, soon } = inbox;
+        Self { store: Some(store), waiting, fold, soon }
     }
 
     /// Writes what comes until `stop`, and then what is left. Without `anchors` (`gateway.record` is off) records are kept and proved by nothing but
@@ -69,12 +80,22 @@ impl Writer {
     ) {
         let mut ticks = tokio::time::interval(terms.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.write(vec![mark(Kind::Started, terms.mirror.now())], &terms, &stop).await;
+        let mut started = mark(Kind::Started, terms.mirror.now());
+        started.record.rule = rules_word(terms.rules);
+        self.write(vec![started], &terms, &stop).await;
+        // Not a pause in the loop below, which work that never ends would keep from its end.
+        let mut steps = tokio::time::interval(BETWEEN);
+        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut retains = false;
         loop {
             let mut work = Vec::new();
             tokio::select! {
                 () = stop.cancelled() => break,
                 count = self.waiting.recv_many(&mut work, AT_ONCE) => if count == 0 { break },
+                () = self.soon.notified() => {
+                    let singles = self.lock().take_singles();
+                    self.write(singles, &terms, &stop).await;
+                }
                 _ = ticks.tick() => {
                     // What waits goes first: on a disk that takes nothing each try to put together costs seconds.
                     let waiting = std::iter::from_fn(|| self.waiting.try_recv().ok()).take(AT_ONCE).collect();
@@ -82,7 +103,10 @@ impl Writer {
                     let folded = self.folded();
                     self.write(folded, &terms, &stop).await;
                     self.put_together(&terms, anchors.as_ref()).await;
+                    retains = true;
                 }
+                // In small steps, with room between them for what must be written.
+                _ = steps.tick(), if retains => retains = self.retain(&terms, anchors.is_some()).await,
             }
             self.work_off(work, &terms, &stop).await;
             if self.store.is_none() {
@@ -99,7 +123,11 @@ impl Writer {
     }
 
     fn folded(&self) -> Vec<Draft> {
-        self.fold.lock().unwrap_or_else(PoisonError::into_inner).drain()
+        self.lock().drain()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Fold> {
+        self.fold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does what was asked, in its order, and with as few transactions as that takes.
@@ -172,6 +200,31 @@ impl Writer {
         }
     }
 
+    /// One step towards keeping nothing longer than it is to be kept; whether there are more to take now.
+    async fn retain(&mut self, terms: &Terms, is_anchored: bool) -> bool {
+        let retention = terms.retention;
+        if retention == Retention::FOR_EVER || !terms.mirror.fitness().decides() {
+            return false;
+        }
+        // Without anchors nothing is to be proved by the chain, so age alone counts.
+        let settled = terms.mirror.peek().anchored(terms.gateway).0;
+        let (anchored, now) = (if is_anchored { settled } else { u64::MAX }, terms.mirror.now());
+        match self.on_thread(move |store| store.retain(retention, now, anchored)).await {
+            Some(Ok(done)) => {
+                terms.metrics.records_removed.inc_by(done.deleted + done.emptied);
+                if done.batches > 0 {
+                    info!(batches = done.batches, "records past their retention are removed");
+                }
+                done.more
+            }
+            Some(Err(why)) => {
+                warn!(%why, "records past their retention cannot be removed");
+                false
+            }
+            None => false,
+        }
+    }
+
     /// Closes what has gathered, and hands its anchor over; while one is still under way, that one once more and nothing else. Without
     /// anchors too, so that a start has no more to check than what came last.
     async fn put_together(&mut self, terms: &Terms, anchors: Option<&impl Anchors>) {
@@ -212,26 +265,4 @@ impl Writer {
         self.store = Some(store);
         Some(done)
     }
-}
-
-/// A record about the gateway itself. One that starts without having stopped was killed, and counts of its last interval may be missing.
-fn mark(kind: Kind, now: u64) -> Draft {
-    let record = Record {
-        index: 0,
-        kind,
-        wallet: Address::ZERO,
-        key: Address::ZERO,
-        session: 0,
-        topic_id: B256::ZERO,
-        epoch: 0,
-        count: 1,
-        octets: 0,
-        first_at: now,
-        last_at: now,
-        height: 0,
-        rule: String::new(),
-        country: String::new(),
-        personal: Bytes::new(),
-    };
-    Draft { record, personal: None }
 }

@@ -376,6 +376,15 @@ pub(super) struct Audit {
     pub(super) max_gwei_per_day: u64,
     pub(super) max_fee_gwei: Spanned<u64>,
     pub(super) replace_after: Span,
+    pub(super) rules: Option<Spanned<PathBuf>>,
+    pub(super) retention: Retention,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Retention {
+    pub(super) all: Option<Spanned<Span>>,
+    pub(super) refusals: Option<Spanned<Span>>,
 }
 
 impl Default for Audit {
@@ -387,6 +396,8 @@ impl Default for Audit {
             max_gwei_per_day: 1_000_000_000,
             max_fee_gwei: Spanned::new(0..0, 100),
             replace_after: Span(Duration::from_secs(60)),
+            rules: None,
+            retention: Retention::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod problem;
 mod read;
 mod recording;
 mod resolve;
+mod rules;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -28,9 +29,11 @@ use url::Url;
 pub use problem::{Problem, Problems};
 pub(crate) use read::{Readers, pseudonym_key, read};
 pub use recording::{GatewayKey, Recording};
+pub use rules::RulesFile;
 pub use secret::Secret;
 pub use value::{HostPort, Span};
 
+use crate::audit::Retention;
 use crate::proxy::TrustedPeers;
 use crate::session::Rates;
 use crate::tls::ListenerTls;
@@ -264,6 +267,10 @@ pub struct AuditConfig {
     pub max_fee_wei: u128,
     /// A transaction that is in no block for so long is replaced by a dearer one.
     pub replace_after: Duration,
+    /// What becomes of happenings, where the operator has rules for it.
+    pub rules: Option<RulesFile>,
+    /// How long records are kept.
+    pub retention: Retention,
 }
 
 /// Where the pseudonym key comes from.

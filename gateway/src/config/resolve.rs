@@ -20,8 +20,10 @@ use super::read::{Readers, pseudonym_key, read};
 use super::value::{Addresses, Span};
 use super::{
     AuditConfig, BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Conduct,
-    Config, HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, Secret, WebSocketConfig,
+    Config, HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, RulesFile, Secret,
+    WebSocketConfig,
 };
+use crate::audit::Retention;
 use crate::proxy::TrustedPeers;
 use crate::session::Rates;
 use crate::tls::{self, IdentityFiles, ListenerTls, Part, TlsFiles};
@@ -30,7 +32,7 @@ const GWEI: u128 = 1_000_000_000;
 
 pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Problems> {
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-    let mut r = Resolver { text, folder, problems: Vec::new() };
+    let mut r = Resolver::new(text, folder);
     let chain = r.chain(file.chain);
     let listeners = r.listeners(file.listener);
     let access = Options { dialect: file.broker.dialect, ..file.access };
@@ -40,7 +42,7 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
     let limits = r.limits(&file.limits);
     let rates = r.rates(&file.rates);
     let conduct = r.conduct(&file.conduct, &file.rates);
-    let audit = r.audit(file.audit);
+    let audit = r.audit(file.audit, chain.broker_id);
     let config = Config {
         file: path.to_owned(),
         name,
@@ -57,7 +59,8 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
         audit,
         health: HealthConfig { bind: file.health.bind },
     };
-    if r.problems.is_empty() { Ok(config) } else { Err(Problems::new(path, r.problems)) }
+    let problems = r.into_problems();
+    if problems.is_empty() { Ok(config) } else { Err(Problems::new(path, problems)) }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -77,6 +80,16 @@ pub(super) struct Resolver<'a> {
     /// Relative paths start here.
     folder: PathBuf,
     problems: Vec<Problem>,
+}
+
+impl<'a> Resolver<'a> {
+    pub(super) fn new(text: &'a str, folder: PathBuf) -> Self {
+        Self { text, folder, problems: Vec::new() }
+    }
+
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
 }
 
 impl Resolver<'_> {
@@ -495,7 +508,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn between(
+    pub(super) fn between(
         &mut self,
         key: &str,
         value: &Spanned<Span>,
@@ -526,7 +539,21 @@ impl Resolver<'_> {
         given
     }
 
-    fn audit(&mut self, audit: file::Audit) -> AuditConfig {
+    /// The rules in the file that the key names; what is wrong with them is told with their own lines.
+    fn rules_file(&mut self, path: &Spanned<PathBuf>, broker_id: U256) -> Option<RulesFile> {
+        match RulesFile::load(self.at(path.get_ref()), broker_id) {
+            Ok(rules) => Some(rules),
+            Err(problems) => {
+                for line in problems.to_string().lines() {
+                    self.problem(path, format!("`audit.rules`: {line}"));
+                }
+                None
+            }
+        }
+    }
+
+    fn audit(&mut self, audit: file::Audit, broker_id: U256) -> AuditConfig {
+        let rules = audit.rules.as_ref().and_then(|path| self.rules_file(path, broker_id));
         let pseudonym_key = match &audit.pseudonym_key_file {
             None => PseudonymKey::Own,
             Some(path) => {
@@ -555,6 +582,19 @@ impl Resolver<'_> {
                 1_000_000_000,
             )) * GWEI,
             replace_after: audit.replace_after.0,
+            rules,
+            retention: self.retention(&audit.retention),
         }
+    }
+
+    fn retention(&mut self, retention: &file::Retention) -> Retention {
+        let life = |span: &Option<Spanned<Span>>| span.as_ref().map(|span| span.get_ref().0);
+        let (all, refusals) = (life(&retention.all), life(&retention.refusals));
+        if let (Some(all), Some(longer), Some(key)) = (all, refusals, &retention.refusals)
+            && longer >= all
+        {
+            self.problem(key, format!("`audit.retention.refusals` is {}, not shorter than `audit.retention.all` ({}), with which they go: shorten or remove it", told(longer), told(all)));
+        }
+        Retention { all, refusals }
     }
 }

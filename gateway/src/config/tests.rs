@@ -499,3 +499,85 @@ fn everything_that_is_wrong_is_told_at_once() {
     let problems = Ground::new().parse(&text).unwrap_err();
     assert_eq!(problems.iter().count(), 3, "{problems}");
 }
+
+#[test]
+fn audit_rules_are_read_with_all_that_they_can_say() {
+    let ground = Ground::new();
+    let with = format!("{LEAST}\n[audit]\nrules = \"rules.toml\"");
+    ground.write("rules.toml", "", 0o644);
+    assert_eq!(ground.parse(&with).unwrap().audit.rules.unwrap().rules, []);
+    let text = r#"
+[[rule]]
+name = "guessing"
+on = ["subscribe-refused", "publish-refused"]
+topics = ["hospital/w1", "0x0101010101010101010101010101010101010101010101010101010101010101"]
+branches = ["plant"]
+sensitive = true
+wallets = ["0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc"]
+not_countries = ["DE", "FR"]
+more_than = 20
+within = "1m"
+then = ["record", "chain"]
+ban = "1h"
+"#;
+    ground.write("rules.toml", text, 0o644);
+    let file = ground.parse(&with).unwrap().audit.rules.unwrap();
+    let [rule] = &file.rules[..] else { panic!("{file:?}") };
+    assert_eq!(rule.topics[0].id, flytrap_policy::topic_id(U256::ONE, "hospital/w1"));
+    assert_eq!(
+        rule.to_string(),
+        "more than 20 in 60 s by one key or origin of subscribe-refused, publish-refused on a sensitive topic governed by hospital/w1 or \
+         0x0101010101010101010101010101010101010101010101010101010101010101 or plant/# by 0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc \
+         from elsewhere than DE, FR, or unknown is recorded, told to the chain, answered with a ban of 3600 s"
+    );
+}
+
+#[test]
+fn each_mistake_in_audit_rules_is_told_with_its_own_line() {
+    let ground = Ground::new();
+    let with = format!("{LEAST}\n[audit]\nrules = \"rules.toml\"");
+    let told = |rest: &str, on: &str| {
+        let text = format!("[[rule]]\nname = \"a\"\non = [{on}]\n{rest}");
+        ground.write("rules.toml", &text, 0o644);
+        ground.told(&with)
+    };
+    let refused = "\"publish-refused\"";
+    let cases = [
+        ("then = [\"record\"]\ncolour = 1", refused, "unknown field"),
+        ("then = [\"shred\"]", refused, "rules.toml:4:"),
+        ("then = []", refused, "`then` is empty"),
+        ("then = [\"count\", \"record\"]", refused, "`then` has \"count\" beside others"),
+        ("then = [\"record\"]", "", "`on` is empty"),
+        ("then = [\"record\"]", "\"sneezed\"", "rules.toml:3:"),
+        ("then = [\"chain\"]", "\"proof-failed\"", "no alert for `proof-failed`"),
+        ("then = [\"chain\"]", "\"delivered\"", "no alert for `delivered`"),
+        ("then = [\"record\"]\nban = \"1h\"", "\"delivered\"", "no doing of the client's"),
+        ("then = [\"record\"]\nban = \"30d\"", refused, "`ban` is"),
+        ("then = [\"record\"]\nmore_than = 3", refused, "`more_than` needs `within`"),
+        ("then = [\"record\"]\nwithin = \"1m\"", refused, "`within` needs `more_than`"),
+        ("then = [\"record\"]\nmore_than = 3\nwithin = \"2d\"", refused, "`within` is"),
+        ("then = [\"record\"]\ntopics = [\"a/#\"]", refused, "rules.toml:5:11"),
+        ("then = [\"record\"]\nbranches = [\"a/#\"]", refused, "`branches`"),
+        ("then = [\"record\"]\ncountries = []", refused, "list of countries is empty"),
+        ("then = [\"record\"]\ncountries = [\"de\"]", refused, "no country"),
+        (
+            "then = [\"record\"]\ncountries = [\"DE\"]\nnot_countries = [\"FR\"]",
+            refused,
+            "keep one of them",
+        ),
+        (
+            "then = [\"record\"]\n[[rule]]\nname = \"a\"\non = [\"delivered\"]\nthen = [\"record\"]",
+            refused,
+            "two rules are named",
+        ),
+    ];
+    for (rest, on, wanted) in cases {
+        let told = told(rest, on);
+        assert!(
+            told.starts_with(":13:9: `audit.rules`: ") && told.contains(wanted),
+            "{rest}: {told}"
+        );
+    }
+    fs::remove_file(ground.0.path().join("rules.toml")).unwrap();
+    assert!(ground.told(&with).contains("No such file"), "{}", ground.told(&with));
+}

@@ -15,8 +15,7 @@ use flytrap_mqtt::{
 use flytrap_policy::credential::{
     ADDRESS_PROPERTY, Challenge, METHOD, Presented, Refusal, TOKEN_PROPERTY,
 };
-use flytrap_policy::{Action, AlertKind, Denial, Offence, Principal};
-use flytrap_record::Kind;
+use flytrap_policy::{Action, Denial, HappeningKind, Offence, Principal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, info, warn};
@@ -224,17 +223,10 @@ async fn negotiate(
                 let rule = denial.rule();
                 shared.conduct.offended(&principal, Offence::Refused, 1, rule, peer.addr);
             }
-            shared.outbox.alert(
-                AlertKind::WillRefused,
-                principal.wallet,
-                denial.topic_id(),
-                1,
-                now,
-            );
             let origin = shared.door.pseudonym(peer.origin);
             let client_id = connect.client_id.into();
-            shared.audit.note(&Happening {
-                kind: Kind::WillRefused,
+            let penalty = shared.audit.note(&Happening {
+                kind: HappeningKind::WillRefused,
                 rule: denial.rule(),
                 topic_id: denial.topic_id(),
                 count: 1,
@@ -242,7 +234,11 @@ async fn negotiate(
                 height: view.height,
                 who: Some(&Who { principal, session: 0, origin, client_id }),
                 origin,
+                blames_client: denial.blames_client(),
             });
+            if let Some(penalty) = penalty {
+                shared.conduct.punish(&principal, &penalty, peer.addr);
+            }
             Refused::Denied { version, denial }
         })?;
     }

@@ -590,7 +590,12 @@ impl Machine {
         self.tallies.due(interval)
     }
 
-    /// Takes what went through on sensitive topics since the last time.
+    /// Whether what goes through on topics that are not sensitive is counted as well, from now on.
+    pub fn tally_plain(&mut self, plain_too: bool) {
+        self.tallies.plain_too = plain_too;
+    }
+
+    /// Takes what went through on sensitive topics since the last time, and on others where [`Machine::tally_plain`] asked for it.
     pub fn take_tallies(&mut self) -> Vec<Tally> {
         self.tallies.take()
     }

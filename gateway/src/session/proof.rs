@@ -7,8 +7,7 @@ use flytrap_mqtt::reason;
 use flytrap_policy::credential::{
     Accepts, Challenge, Claim, Finding, Proven, Refusal, authenticate, judge_answer,
 };
-use flytrap_policy::{CredentialKind, Principal};
-use flytrap_record::Kind;
+use flytrap_policy::{CredentialKind, HappeningKind, Principal};
 
 use crate::audit::Happening;
 use crate::shared::{Peer, Shared};
@@ -86,8 +85,8 @@ impl Prover<'_> {
         if refusal.blames_client() {
             self.shared.door.failed(self.peer, refusal.rule());
             let mirror = &self.shared.mirror;
-            self.shared.audit.note(&Happening {
-                kind: Kind::ProofFailed,
+            let penalty = self.shared.audit.note(&Happening {
+                kind: HappeningKind::ProofFailed,
                 rule: refusal.rule(),
                 topic_id: None,
                 count: 1,
@@ -95,7 +94,11 @@ impl Prover<'_> {
                 height: mirror.peek().height,
                 who: None,
                 origin: self.shared.door.pseudonym(self.peer.origin),
+                blames_client: true,
             });
+            if let Some(penalty) = penalty {
+                self.shared.door.punish(self.peer, &penalty);
+            }
         }
         match step {
             Step::Secret => Unproven::Secret(refusal),

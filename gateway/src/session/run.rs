@@ -1,6 +1,7 @@
 //! The task of one session: wakes for octets, for the chain, for deadlines and for the end.
 
 use std::future::{pending, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use super::pace::Pace;
 use super::proof::{self, Prover, Unproven};
 use super::pump::{Pump, Stop, World};
 use super::renewal::Step;
-use crate::audit::{self, Happening, Who};
+use crate::audit::{self, Happening, Penalty, Who};
 use crate::conduct::Stay;
 use crate::metrics::AuthorizationLabel;
 use crate::shared::{Peer, Shared};
@@ -122,6 +123,8 @@ impl<'a> Session<'a> {
                     self.renew(judged, &world)
                 }
                 stop = poll_fn(|cx| {
+                    // Before anything is read: a rule counts from the next message on.
+                    self.machine.tally_plain(shared.audit.wants_plain());
                     let stop = self.pump.poll(cx, &mut self.machine, &world, &mut self.pace);
                     self.report();
                     stop
@@ -141,7 +144,8 @@ impl<'a> Session<'a> {
             let due = self.machine.tallies_due(shared.config.audit.interval);
             if due.is_some_and(|due| self.began.elapsed() >= due) {
                 // Nothing is read meanwhile: what must be recorded goes no faster than the disk.
-                shared.audit.access(&self.who, self.machine.take_tallies()).await;
+                let penalty = shared.audit.access(&self.who, self.machine.take_tallies()).await;
+                self.punish(penalty);
             }
             if Timer::now() >= round {
                 round = Timer::now() + ROUND;
@@ -247,8 +251,7 @@ impl<'a> Session<'a> {
             debug!(%wallet, ?kind, rule = note.rule, count = note.count, "refused");
             let label = AuthorizationLabel { action: action_word(kind), outcome: note.rule };
             shared.metrics.authorizations.get_or_create(&label).inc_by(u64::from(note.count));
-            shared.outbox.alert(kind, wallet, note.topic_id, note.count, now);
-            shared.audit.note(&Happening {
+            let penalty = shared.audit.note(&Happening {
                 kind: audit::kind_of(kind),
                 rule: note.rule,
                 topic_id: note.topic_id,
@@ -257,7 +260,9 @@ impl<'a> Session<'a> {
                 height,
                 who: Some(&self.who),
                 origin: self.who.origin,
+                blames_client: note.blames_client,
             });
+            self.punish(penalty);
             if note.blames_client {
                 shared.conduct.offended(principal, Offence::Refused, note.count, note.rule, peer);
             }
@@ -289,7 +294,19 @@ impl<'a> Session<'a> {
         });
         let _ = tokio::join!(client_end, broker_end);
         // Last, so that a slow disk keeps nobody from hearing of the end.
-        self.shared.audit.access(&self.who, tallies).await;
+        let penalty = self.shared.audit.access(&self.who, tallies).await;
+        punish(self.shared, &self.who.principal, penalty, self.proofs.prover.peer.addr);
+    }
+
+    /// Does what an audit rule has in store for whoever this is.
+    fn punish(&self, penalty: Option<Penalty>) {
+        punish(self.shared, &self.who.principal, penalty, self.proofs.prover.peer.addr);
+    }
+}
+
+fn punish(shared: &Shared, who: &Principal, penalty: Option<Penalty>, peer: SocketAddr) {
+    if let Some(penalty) = penalty {
+        shared.conduct.punish(who, &penalty, peer);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What went through on sensitive topics, counted exactly until it is handed to the record.
+//! What went through on sensitive topics, and on all where an audit rule asks for it, counted exactly until it is handed to the record.
 
 use std::time::Duration;
 
@@ -14,8 +14,10 @@ pub struct Tally {
     pub right: Right,
     /// On what their permits stood.
     pub basis: Basis,
-    /// The governing topic.
+    /// The governing topic; zero where none governs.
     pub topic_id: B256,
+    /// Was it marked as sensitive?
+    pub sensitive: bool,
     /// Its epoch.
     pub epoch: u64,
     /// How many messages.
@@ -37,13 +39,15 @@ pub struct Tally {
 pub(super) struct Tallies {
     open: Vec<Tally>,
     since: Duration,
+    /// Whether what went through on other topics is counted too, because some audit rule asks for it.
+    pub(super) plain_too: bool,
 }
 
 /// Tallies past which they are handed over before their time. Each topic among them is one that the principal has a right on.
 const MANY: usize = 256;
 
 impl Tallies {
-    /// Spends a permit: the message goes on, and is counted if its topic is sensitive. Answers whether the tallies are to be handed over
+    /// Spends a permit: the message goes on, and is counted if its topic is sensitive or all are counted. Answers whether the tallies are to be handed over
     /// soon although they were not before.
     #[inline]
     #[must_use]
@@ -54,14 +58,16 @@ impl Tallies {
         payload: usize,
         clock: Clock,
     ) -> bool {
-        permit.is_sensitive() && self.add(&permit, name, payload, clock)
+        (permit.is_sensitive() || self.plain_too) && self.add(&permit, name, payload, clock)
     }
 
     #[cold]
     fn add(&mut self, permit: &Permit, name: &[u8], payload: usize, clock: Clock) -> bool {
-        let key = (permit.right(), permit.basis(), permit.topic_id(), permit.epoch());
+        let (topic_id, epoch) =
+            (permit.topic_id().unwrap_or_default(), permit.epoch().unwrap_or_default());
+        let key = (permit.right(), permit.basis(), topic_id, epoch, permit.is_sensitive());
         let octets = u64::try_from(payload).unwrap_or(u64::MAX);
-        let same = |t: &&mut Tally| (t.right, t.basis, Some(t.topic_id), Some(t.epoch)) == key;
+        let same = |t: &&mut Tally| (t.right, t.basis, t.topic_id, t.epoch, t.sensitive) == key;
         if let Some(tally) = self.open.iter_mut().find(same) {
             tally.count += 1;
             tally.octets = tally.octets.saturating_add(octets);
@@ -78,8 +84,9 @@ impl Tallies {
         self.open.push(Tally {
             right: permit.right(),
             basis: permit.basis(),
-            topic_id: permit.topic_id().unwrap_or_default(),
-            epoch: permit.epoch().unwrap_or_default(),
+            topic_id,
+            sensitive: permit.is_sensitive(),
+            epoch,
             count: 1,
             octets,
             first_at: clock.now,

@@ -21,7 +21,7 @@ const SENSITIVE: Traits = Traits { retain: true, sensitive: true, own_branch: fa
 const ANCHORED: &str = "Anchored(uint256,address,uint64,bytes32,bytes32,uint64)";
 
 /// A site with a sensitive topic that nobody may use yet.
-async fn hospital() -> Result<(Stage, Topic)> {
+pub(super) async fn hospital() -> Result<(Stage, Topic)> {
     let stage = Stage::new().await?;
     let topic = stage.topic_with("hospital/w1/hr", SENSITIVE, CLOSED, CLOSED).await?;
     stage.caught_up().await?;
@@ -29,7 +29,7 @@ async fn hospital() -> Result<(Stage, Topic)> {
 }
 
 /// The gateway's anchors, by their numbers, as a node tells them.
-async fn anchors(stage: &Stage) -> Result<BTreeMap<u64, Anchor>> {
+pub(super) async fn anchors(stage: &Stage) -> Result<BTreeMap<u64, Anchor>> {
     let mut all = BTreeMap::new();
     for log in stage.logs(ANCHORED).await? {
         let event = log.read::<Anchored>()?;
@@ -44,7 +44,7 @@ async fn anchors(stage: &Stage) -> Result<BTreeMap<u64, Anchor>> {
 }
 
 /// Waits until so many records are anchored, and exports them.
-async fn exported(
+pub(super) async fn exported(
     stage: &Stage,
     wanted: impl Fn(&[Record]) -> bool,
 ) -> Result<(PathBuf, Vec<Record>)> {
@@ -58,7 +58,7 @@ async fn exported(
     Ok((file, records))
 }
 
-fn export(stage: &Stage, file: &Path) -> Result<()> {
+pub(super) fn export(stage: &Stage, file: &Path) -> Result<()> {
     let mut command = Command::new(program());
     command.arg("export").arg("--config").arg(&stage.site.gateway()?.config).arg("--out").arg(file);
     let done = command.output()?;
@@ -66,7 +66,7 @@ fn export(stage: &Stage, file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn records(file: &Path) -> Result<Vec<Record>> {
+pub(super) fn records(file: &Path) -> Result<Vec<Record>> {
     let mut all = Vec::new();
     for line in std::fs::read_to_string(file)?.lines() {
         if let Line::Record(line) = serde_json::from_str(line)? {
@@ -76,7 +76,7 @@ fn records(file: &Path) -> Result<Vec<Record>> {
     Ok(all)
 }
 
-fn check(text: &str, anchors: &BTreeMap<u64, Anchor>) -> Result<Checked, Fault> {
+pub(super) fn check(text: &str, anchors: &BTreeMap<u64, Anchor>) -> Result<Checked, Fault> {
     let mut checker = Checker::default();
     for line in text.lines() {
         checker.take(line.as_bytes())?;
@@ -85,7 +85,7 @@ fn check(text: &str, anchors: &BTreeMap<u64, Anchor>) -> Result<Checked, Fault> 
 }
 
 /// All that is said of a wallet: how many times each kind of thing happened.
-fn counts(records: &[Record], wallet: Address) -> BTreeMap<Kind, u64> {
+pub(super) fn counts(records: &[Record], wallet: Address) -> BTreeMap<Kind, u64> {
     let mut counts = BTreeMap::new();
     for record in records.iter().filter(|record| record.wallet == wallet) {
         *counts.entry(record.kind).or_default() += record.count;

@@ -1,0 +1,114 @@
+//! How many records a second the store takes, each transaction synced to the disk before the next begins, by records in a transaction.
+//! `make bench-record`; the argument is the folder to write into, by default that for temporary files.
+#![allow(clippy::unwrap_used, reason = "what fails here is the measurement")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256, Bytes};
+use flytrap_gateway::audit::{Draft, Retention, Store, file_in};
+use flytrap_gateway::config::Secret;
+use flytrap_record::seal::{Personal, Subject};
+use flytrap_record::{Kind, Record};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const GATEWAY: Address = Address::repeat_byte(9);
+/// Wallets and topics that take turns.
+const WALLETS: u64 = 1_000;
+const TOPICS: u64 = 200;
+/// How long each size is measured.
+const TIME: Duration = Duration::from_secs(10);
+
+fn main() {
+    let folder = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    println!(
+        "{:>10} {:>10} {:>12} {:>12} {:>10}",
+        "records", "records/s", "median ms", "worst ms", "octets"
+    );
+    for at_once in [1, 16, 256, 1_024, 4_096] {
+        measure(&folder, at_once);
+    }
+}
+
+fn measure(folder: &std::path::Path, at_once: u64) {
+    let dir = tempfile::tempdir_in(folder).unwrap();
+    let file = file_in(dir.path(), GATEWAY);
+    let mut store = Store::open(&file, GATEWAY, Secret::new([7; 32])).unwrap();
+    let (mut written, mut times) = (0, Vec::new());
+    let began = Instant::now();
+    while began.elapsed() < TIME {
+        let drafts: Vec<Draft> = (written..written + at_once).map(draft).collect();
+        let start = Instant::now();
+        store.append(&drafts).unwrap();
+        times.push(start.elapsed());
+        written += at_once;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let octets = std::fs::metadata(&file).unwrap().len() / written.max(1);
+    println!(
+        "{at_once:>10} {:>10.0} {:>12.2} {:>12.2} {octets:>10}",
+        written as f64 / seconds,
+        times[times.len() / 2].as_secs_f64() * 1e3,
+        times[times.len() - 1].as_secs_f64() * 1e3,
+    );
+    if at_once == 256 {
+        forget(&mut store, written);
+    }
+}
+
+/// All of it is past its retention: how long one step keeps what must be written from being written.
+fn forget(store: &mut Store, written: u64) {
+    while store.close((0, B256::ZERO)).unwrap().is_some() {}
+    store.append(&[draft(written)]).unwrap();
+    store.close((0, B256::ZERO)).unwrap();
+    let retention = Retention { all: Some(Duration::from_secs(1)), refusals: None };
+    let (mut deleted, mut times) = (0, Vec::new());
+    let began = Instant::now();
+    loop {
+        let start = Instant::now();
+        let done = store.retain(retention, u64::MAX, u64::MAX).unwrap();
+        times.push(start.elapsed());
+        deleted += done.deleted;
+        if !done.more {
+            break;
+        }
+    }
+    times.sort_unstable();
+    println!(
+        "retention: {deleted} records, {:.0} a second without pauses; a step takes {:.2} ms, at worst {:.2} ms",
+        deleted as f64 / began.elapsed().as_secs_f64(),
+        times[times.len() / 2].as_secs_f64() * 1e3,
+        times[times.len() - 1].as_secs_f64() * 1e3,
+    );
+}
+
+/// A session's deliveries on a sensitive topic in one interval.
+fn draft(n: u64) -> Draft {
+    let wallet = Address::left_padding_from(&(n % WALLETS + 1).to_be_bytes());
+    let record = Record {
+        index: 0,
+        kind: Kind::Delivered,
+        wallet,
+        key: wallet,
+        session: n,
+        topic_id: B256::left_padding_from(&(n % TOPICS + 1).to_be_bytes()),
+        epoch: 1,
+        count: 15,
+        octets: 900,
+        first_at: 1_700_000_000 + n / 1_000,
+        last_at: 1_700_000_015 + n / 1_000,
+        height: n / 10_000,
+        rule: "grant".to_owned(),
+        country: "DE".to_owned(),
+        personal: Bytes::new(),
+    };
+    let personal = Personal {
+        origin: B256::repeat_byte(1),
+        client_id: format!("monitor-{n}"),
+        name: "hospital/w1/hr/7".to_owned(),
+    };
+    Draft { record, personal: Some((Subject::Wallet(wallet), personal)) }
+}
