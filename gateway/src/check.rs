@@ -7,6 +7,7 @@ use flytrap_chain::wallet::Contracts;
 use flytrap_chain::{Deployment, WalletError};
 
 use crate::config::{BrokerCredentials, Config, GatewayKey, Problems, Recording};
+use crate::countries::Database;
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +96,16 @@ fn describe(config: &Config) -> Vec<Finding> {
     let taken = config.access.dialect.taken();
     if !taken.is_empty() {
         findings.push(ok(format!("broker dialect: names with any of `{taken}` are refused")));
+    }
+    if config.countries.databases.is_empty() {
+        let none = "no country database: topics with a country rule are refused to everybody";
+        findings.push(ok(none));
+    }
+    for path in &config.countries.databases {
+        findings.push(match Database::read(path) {
+            Ok(database) => ok(format!("country database {}: {database}", path.display())),
+            Err(fault) => wrong(format!("country database {}: {fault}", path.display())),
+        });
     }
     let name = config.name.as_deref().unwrap_or("none: nobody is challenged");
     let proofs = config.authentication;

@@ -34,6 +34,7 @@ use crate::bans::{Bans, OnChain, Shelf, Unreadable};
 use crate::conduct::Conduct;
 use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
 use crate::control::{self, Office};
+use crate::countries::{Countries, CountriesCollector};
 use crate::door::Door;
 use crate::health::{self, Vitals, VitalsCollector};
 use crate::listener::{BindError, Listener, check_open_files};
@@ -190,6 +191,8 @@ pub async fn run(
         metrics.clone(),
         stop.clone(),
     ));
+    let (countries, mut keeper) = Countries::open(&config.countries, metrics.clone());
+    keeper.record(&audit, mirror.now()).await;
     let wallet_desk = config
         .authentication
         .contract_wallets
@@ -208,6 +211,7 @@ pub async fn run(
         stop.clone(),
     ));
     registry.register_collector(Box::new(VitalsCollector(vitals.clone())));
+    registry.register_collector(Box::new(CountriesCollector(countries.clone())));
     let site = Site {
         chain_id: deployment.chain_id,
         broker_registry: deployment.broker_registry,
@@ -221,6 +225,7 @@ pub async fn run(
         log,
         outbox: outbox.clone(),
         audit: audit.clone(),
+        countries,
         metrics: metrics.clone(),
         upstreams: upstreams.clone(),
         wallet_desk,
@@ -249,6 +254,14 @@ pub async fn run(
     parts.spawn("follower", {
         let after = after.clone();
         apart(follower, after)
+    });
+    parts.spawn("countries", {
+        let hangups = signal(SignalKind::hangup()).map_err(ServerError::Signal)?;
+        let (audit, mirror, after) = (audit.clone(), mirror.clone(), after.clone());
+        async move {
+            keeper.run(hangups, audit, mirror, after).await;
+            Ok(())
+        }
     });
     let office = Office {
         bans: bans.clone(),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Audit;
 use crate::conduct::Conduct;
 use crate::config::{Config, ListenerConfig};
+use crate::countries::Countries;
 use crate::door::{Door, Trial};
 use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub outbox: Outbox,
     /// Where records are left.
     pub audit: Audit,
+    /// Where clients are.
+    pub countries: Arc<Countries>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The ways to the broker.

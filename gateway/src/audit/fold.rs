@@ -28,6 +28,7 @@ struct Key {
     key: Address,
     topic_id: B256,
     origin: B256,
+    country: Option<Country>,
 }
 
 #[derive(Debug)]
@@ -37,7 +38,6 @@ struct Folded {
     last_at: u64,
     height: u64,
     session: u64,
-    country: Option<Country>,
     client_id: Box<str>,
 }
 
@@ -54,11 +54,12 @@ impl Fold {
             key: principal.map_or(NOBODY, |principal| principal.key),
             topic_id: happening.topic_id.unwrap_or_default(),
             origin: happening.origin,
+            country: happening.country,
         };
         let mut who = happening.who;
         if self.open.len() >= MOST && !self.open.contains_key(&key) {
             let (wallet, topic_id, origin) = (NOBODY, B256::ZERO, B256::ZERO);
-            key = Key { rule: MANY, wallet, key: NOBODY, topic_id, origin, ..key };
+            key = Key { rule: MANY, wallet, key: NOBODY, topic_id, origin, country: None, ..key };
             who = None;
         }
         let folded = self.open.entry(key).or_insert_with(|| Folded {
@@ -67,7 +68,6 @@ impl Fold {
             last_at: happening.at,
             height: happening.height,
             session: who.map_or(0, |who| who.session),
-            country: who.and_then(|who| who.principal.country),
             client_id: who.map(|who| who.client_id.clone()).unwrap_or_default(),
         });
         folded.count = folded.count.saturating_add(happening.count);
@@ -103,7 +103,7 @@ fn draft(key: Key, folded: Folded) -> Draft {
         last_at: folded.last_at,
         height: folded.height,
         rule: key.rule.to_owned(),
-        country: folded.country.map(|country| country.to_string()).unwrap_or_default(),
+        country: key.country.map(|country| country.to_string()).unwrap_or_default(),
         personal: Bytes::new(),
     };
     let subject = match (key.wallet, key.origin) {
@@ -133,6 +133,7 @@ mod tests {
             at,
             height: 9,
             who: None,
+            country: None,
             origin: pseudonym.into(),
         }
     }

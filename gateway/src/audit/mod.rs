@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::{Address, B256, Bytes};
-use flytrap_policy::{AlertKind, Principal, Right};
+use flytrap_policy::{AlertKind, Country, Principal, Right};
 use flytrap_record::seal::{Personal, Subject};
 use flytrap_record::{Kind, Record};
 use tokio::sync::{mpsc, oneshot};
@@ -83,6 +83,8 @@ pub struct Happening<'a> {
     pub height: u64,
     /// Who had proved itself; `None` where nobody had.
     pub who: Option<&'a Who>,
+    /// Where the client was, if that is known.
+    pub country: Option<Country>,
     /// Keyed pseudonym of the client's address.
     pub origin: B256,
 }
@@ -115,6 +117,15 @@ impl Audit {
         let drafts = tallies.into_iter().map(|tally| access(who, tally)).collect();
         // The writer ends after all sessions have; without one there is nothing to wait for.
         let _ = self.work.send(Work::Append(drafts)).await;
+    }
+
+    /// Records that something came into use which later records rest on: `what` names it. Returns when it is on its way to the disk, ahead of
+    /// whatever is recorded from then on.
+    pub async fn began(&self, what: String, at: u64) {
+        let mut mark = writer::mark(Kind::Started, at);
+        mark.record.rule = what;
+        // As with `access`.
+        let _ = self.work.send(Work::Append(vec![mark])).await;
     }
 
     /// Makes unreadable for ever what is personal in all records so far about `subject`. Says whether there was anything.

@@ -215,7 +215,7 @@ impl Writer {
 }
 
 /// A record about the gateway itself. One that starts without having stopped was killed, and counts of its last interval may be missing.
-fn mark(kind: Kind, now: u64) -> Draft {
+pub(super) fn mark(kind: Kind, now: u64) -> Draft {
     let record = Record {
         index: 0,
         kind,

@@ -94,6 +94,7 @@ impl Prover<'_> {
                 at: mirror.now(),
                 height: mirror.peek().height,
                 who: None,
+                country: self.shared.countries.country_of(self.peer.addr.ip()),
                 origin: self.shared.door.pseudonym(self.peer.origin),
             });
         }

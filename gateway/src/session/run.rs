@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::B256;
 use flytrap_policy::credential::{Challenge, Claim, Refusal};
 use flytrap_policy::{AlertKind, Denial, Offence, Principal};
+use tokio::sync::watch;
 use tokio::time::{Instant as Timer, sleep_until, timeout};
 use tracing::{debug, info};
 
@@ -28,6 +29,8 @@ use crate::upstream::Stream;
 const ROUND: Duration = Duration::from_secs(30);
 /// Time for what is on its way to either side when a session ends.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// As [`Denial::rule`] names it.
+const COUNTRY: &str = "country";
 
 /// Serves one connection from its CONNECT to its end. Everything that can go wrong ends here, and ends this session only.
 pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
@@ -36,10 +39,8 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
         opened = Box::pin(open(client, &peer, &shared)) => opened,
         () = shared.stop.cancelled() => None,
     };
-    let Some(Opened { pump, machine, principal, client_id, carried: _carried, stay }) = opened
-    else {
-        return;
-    };
+    let Some(opened) = opened else { return };
+    let Opened { pump, machine, principal, relocated, client_id, carried: _carried, stay } = opened;
     shared.metrics.sessions.inc();
     let (wallet, key) = (principal.wallet, principal.key);
     if shared.log.may_say() {
@@ -57,7 +58,7 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
     };
     let proofs = Proofs { prover, nonce: B256::ZERO };
     let session = Session { pump, machine, pace, stay, who, proofs, shared: &shared, began };
-    let end = session.live().await;
+    let end = session.live(relocated).await;
     shared.metrics.sessions.dec();
     shared.metrics.session_ended(end.word());
     if shared.log.may_say() {
@@ -87,7 +88,8 @@ struct Proofs<'a> {
 type Judging<'a> = Pin<Box<dyn Future<Output = Result<Principal, Unproven>> + Send + 'a>>;
 
 impl<'a> Session<'a> {
-    async fn live(mut self) -> End {
+    /// `relocated` wakes it when the client may be in another country than it was taken for.
+    async fn live(mut self, mut relocated: watch::Receiver<()>) -> End {
         let shared = self.shared;
         let mut moved = shared.mirror.changed();
         let world = World { mirror: &shared.mirror, began: self.began };
@@ -111,6 +113,7 @@ impl<'a> Session<'a> {
                     Ok(()) => self.follow(&world),
                     Err(_) => Err(End::Distrusted),
                 },
+                Ok(()) = relocated.changed() => self.relocate(&world).await,
                 () = &mut timer => self.tick(&world),
                 judged = async {
                     match &mut judging {
@@ -189,8 +192,9 @@ impl<'a> Session<'a> {
     }
 
     fn renew(&mut self, judged: Result<Principal, Unproven>, world: &World<'_>) -> Result<(), End> {
-        let proved = judged
+        let mut proved = judged
             .map_err(|why| End::NotRenewed { code: why.disconnect(), why: why.to_string() })?;
+        proved.country = self.who.principal.country;
         self.machine.set_clock(world.clock());
         let mut done = Vec::new();
         self.machine.renew(proved, &mut done)?;
@@ -203,6 +207,21 @@ impl<'a> Session<'a> {
         self.machine.set_clock(world.clock());
         let machine = &mut self.machine;
         self.pump.act(|to_broker| machine.follow(world.view(), to_broker))
+    }
+
+    /// Looks where the client is by the databases of now. If that is elsewhere, everything is judged again.
+    async fn relocate(&mut self, world: &World<'_>) -> Result<(), End> {
+        let shared = self.shared;
+        let country = shared.countries.country_of(self.proofs.prover.peer.addr.ip());
+        if country == self.who.principal.country {
+            return Ok(());
+        }
+        // What went through until now did so from where the client was believed to be.
+        self.report();
+        shared.audit.access(&self.who, self.machine.take_tallies()).await;
+        self.who.principal.country = country;
+        self.machine.relocate(country);
+        self.follow(world)
     }
 
     fn tick(&mut self, world: &World<'_>) -> Result<(), End> {
@@ -256,8 +275,12 @@ impl<'a> Session<'a> {
                 at: now,
                 height,
                 who: Some(&self.who),
+                country: principal.country,
                 origin: self.who.origin,
             });
+            if note.rule == COUNTRY {
+                shared.countries.refused_by_rule();
+            }
             if note.blames_client {
                 shared.conduct.offended(principal, Offence::Refused, note.count, note.rule, peer);
             }
