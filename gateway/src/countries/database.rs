@@ -36,7 +36,7 @@ pub enum Fault {
     #[error("has {0} octets, wanted at most {MOST_OCTETS}; correct the path")]
     TooLarge(u64),
     /// Neither format, or one that is broken.
-    #[error("{0}; wanted lines `first,last,CC` as in Debian's tor-geoipdb, or a MaxMind database")]
+    #[error(transparent)]
     Text(#[from] text::Unreadable),
     /// As its reader says.
     #[error(transparent)]

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use flytrap_policy::Country;
 use maxminddb::{LookupResult, MaxMindDbError, Reader};
 
+use super::TUNNELS;
 use super::ranges::{Misplaced, Number, Ranges, Table};
 
 /// Why a file is no database of countries.
@@ -33,12 +34,6 @@ const MARK_WITHIN: usize = 128 * 1024;
 /// Addresses that the Internet routes begin here.
 const FIRST_V6: u128 = 0x2000 << 112;
 const LAST_V6: u128 = FIRST_V6 | (u128::MAX >> 3);
-/// Teredo and 6to4: IPv4 addresses in other clothes. Databases repeat all they say of IPv4 there; a tunnel is nowhere, so they are passed by.
-const TUNNELS: [(u128, u128); 2] = [
-    (0x2001 << 112, (0x2001 << 112) | (u128::MAX >> 32)),
-    (0x2002 << 112, (0x2002 << 112) | (u128::MAX >> 16)),
-];
-
 /// Whether it looks like one from afar.
 pub(super) fn is_meant(octets: &[u8]) -> bool {
     let end = &octets[octets.len().saturating_sub(MARK_WITHIN)..];
@@ -61,6 +56,7 @@ pub(super) fn read(octets: &[u8]) -> Result<(Ranges, String, SystemTime), Unusab
     })?;
     if facts.ip_version == 6 {
         walk(&mut ranges.v6, FIRST_V6, LAST_V6, &mut left, |at| {
+            // Databases repeat there all they say of IPv4.
             if let Some((_, last)) = TUNNELS.iter().find(|(first, _)| *first == at) {
                 return Ok(Some((*last, None)));
             }

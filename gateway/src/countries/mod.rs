@@ -100,7 +100,13 @@ impl Countries {
     }
 }
 
-/// Whether packets with this source cross the Internet, so that an address says anything about where it is used.
+/// Teredo and 6to4: IPv4 addresses in other clothes, and tunnels that end anywhere.
+const TUNNELS: [(u128, u128); 2] = [
+    (0x2001 << 112, (0x2001 << 112) | (u128::MAX >> 32)),
+    (0x2002 << 112, (0x2002 << 112) | (u128::MAX >> 16)),
+];
+
+/// Whether packets with this source cross the Internet from where it is used, so that an address says anything about that.
 fn is_routed(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => {
@@ -109,7 +115,11 @@ fn is_routed(address: IpAddr) -> bool {
             let is_reserved = first == 0 || a >= Ipv4Addr::new(224, 0, 0, 0);
             !(a.is_private() || a.is_loopback() || a.is_link_local() || is_shared || is_reserved)
         }
-        IpAddr::V6(a) => a.segments()[0] & 0xE000 == 0x2000,
+        IpAddr::V6(a) => {
+            let is_tunnel =
+                TUNNELS.iter().any(|(first, last)| (*first..=*last).contains(&a.to_bits()));
+            a.segments()[0] & 0xE000 == 0x2000 && !is_tunnel
+        }
     }
 }
 

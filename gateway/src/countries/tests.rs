@@ -273,6 +273,10 @@ fn only_addresses_that_the_internet_routes_are_anywhere() {
         "fdff::1",
         "ff02::1",
         "64:ff9b::102:304",
+        "2001::1",
+        "2001:0:ffff:ffff:ffff:ffff:ffff:ffff",
+        "2002::",
+        "2002:5102:458e::1",
     ] {
         assert!(!is_routed(address.parse().unwrap()), "{address}");
     }
@@ -283,6 +287,8 @@ fn only_addresses_that_the_internet_routes_are_anywhere() {
         "100.63.0.1",
         "100.128.0.1",
         "2001:db8::1",
+        "2001:1::1",
+        "2003::1",
         "3fff::1",
     ] {
         assert!(is_routed(address.parse().unwrap()), "{address}");

@@ -23,7 +23,7 @@ pub struct Unreadable {
 pub enum Wrong {
     /// Something else than a range.
     #[error(
-        "wanted `first,last,CC` with two IPv4 addresses as decimal numbers or two IPv6 addresses"
+        "no range; wanted `first,last,CC` with IPv4 addresses as decimal numbers or IPv6 addresses, as in Debian's tor-geoipdb, or else a whole MaxMind database"
     )]
     NoRange,
     /// Something else than a country.

@@ -10,6 +10,7 @@ use flytrap_site::{Login, unix_now};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use crate::common::process::program;
 use crate::common::raw::{Connect, Got, Publish, Raw, Will};
 use crate::common::websocket::listener;
 use crate::common::{
@@ -332,6 +333,32 @@ fn without_a_database_a_rule_refuses_everybody_and_the_log_says_why_once() -> Re
     })
 }
 
+#[test]
+fn a_check_of_the_configuration_tells_what_is_in_each_database() -> Result<()> {
+    run(async {
+        let (stage, _) = stage(&[*b"GB"], "", RETAIN).await?;
+        let config = stage.site.gateway()?.config.display().to_string();
+        let check = || {
+            let arguments = ["check-config", &config, "--offline"];
+            let done = std::process::Command::new(program()).args(arguments).output()?;
+            let said = String::from_utf8_lossy(&done.stdout).into_owned();
+            eyre::Ok((done.status.success(), said))
+        };
+        stage.install("geoip", ipv4("GB").as_bytes())?;
+        stage.install("geoip6", b"2a01::,2a00::,FR\n")?;
+        let (is_right, said) = check()?;
+        let found = "geoip of 25 Jun 2026, 5 ranges of IPv4 and 0 of IPv6";
+        ensure!(!is_right && said.contains(found), "{said}");
+        let wrong = "line 1: its last address comes before its first";
+        let line = said.lines().find(|line| line.contains(wrong));
+        ensure!(line.is_some_and(|line| line.starts_with("WRONG")), "{said}");
+        stage.install("geoip6", IPV6.as_bytes())?;
+        let (is_right, said) = check()?;
+        ensure!(is_right && said.contains("0 ranges of IPv4 and 1 of IPv6"), "{said}");
+        Ok(())
+    })
+}
+
 /// FR7: where. What is recorded rests on the database that was last recorded before it began.
 #[test]
 fn records_name_the_country_and_the_database_that_says_so() -> Result<()> {
@@ -352,6 +379,10 @@ fn records_name_the_country_and_the_database_that_says_so() -> Result<()> {
         }
         let mut elsewhere = stage.login(US, V5, &stage.publisher("elsewhere")?).await?;
         assert_eq!(publish(&mut elsewhere, "land", b"no", 1).await?, 0x87);
+
+        // Twice for who was here at the exchange, and never for a packet.
+        let (_, body) = stage.site.gateway()?.ask("metrics").await?;
+        ensure!(body.contains("flytrap_country_lookups_total{answer=\"found\"} 3\n"), "{body}");
 
         let publisher = stage.site.wallets.publisher.address();
         let (_, records) = exported(&stage, |records| {
