@@ -98,7 +98,9 @@ impl Keeper {
         let found = look(&mut keeper.files, Occasion::Asked);
         let fresh = keeper.judge(found);
         keeper.fresh = fresh.iter().map(|(_, database)| database.clone()).collect();
+        let count = fresh.len();
         keeper.take(fresh);
+        keeper.count(count);
         keeper
     }
 
@@ -117,6 +119,10 @@ impl Keeper {
         mirror: Arc<Mirror>,
         stop: CancellationToken,
     ) {
+        if self.files.is_empty() {
+            stop.cancelled().await;
+            return;
+        }
         let mut ticks = tokio::time::interval(self.poll);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -139,11 +145,18 @@ impl Keeper {
             let Ok((files, found)) = looked else { return };
             self.files = files;
             let fresh = self.judge(found);
+            if fresh.is_empty() {
+                continue;
+            }
             // Before it is used, so that nothing in the record rests on what comes after it.
             for (_, database) in &fresh {
                 audit.began(database.mark(), mirror.now()).await;
             }
+            let count = fresh.len();
             self.take(fresh);
+            // By the way that sessions wait on anyhow: a second one would cost each of their steps a lock.
+            mirror.nudge();
+            self.count(count);
         }
     }
 
@@ -176,16 +189,16 @@ impl Keeper {
     }
 
     fn take(&self, fresh: Vec<(usize, Arc<Database>)>) {
-        if fresh.is_empty() {
-            return;
-        }
-        let count = fresh.len();
         let mut slots = (**self.countries.slots.load()).clone();
         for (n, database) in fresh {
             slots[n] = Some(database);
         }
         self.countries.exchange(slots);
-        for _ in 0..count {
+    }
+
+    /// Counts what is in use now, also for sessions.
+    fn count(&self, fresh: usize) {
+        for _ in 0..fresh {
             self.countries.metrics.country_database_read("ok");
         }
     }

@@ -16,7 +16,7 @@ mod text;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -24,7 +24,6 @@ use flytrap_policy::Country;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
-use tokio::sync::watch;
 use tracing::warn;
 
 pub use database::{Database, Fault};
@@ -40,7 +39,7 @@ type Slots = Vec<Option<Arc<Database>>>;
 #[derive(Debug)]
 pub struct Countries {
     slots: ArcSwap<Slots>,
-    moved: watch::Sender<()>,
+    generation: AtomicU64,
     has_warned: AtomicBool,
     metrics: Arc<Metrics>,
 }
@@ -51,7 +50,7 @@ impl Countries {
     pub fn open(config: &CountriesConfig, metrics: Arc<Metrics>) -> (Arc<Self>, Keeper) {
         let countries = Arc::new(Self {
             slots: ArcSwap::from_pointee(vec![None; config.databases.len()]),
-            moved: watch::Sender::new(()),
+            generation: AtomicU64::new(0),
             has_warned: AtomicBool::new(false),
             metrics,
         });
@@ -80,9 +79,9 @@ impl Countries {
         country
     }
 
-    /// Wakes its holder when a database was exchanged: [`Countries::country_of`] may then answer otherwise.
-    pub fn changed(&self) -> watch::Receiver<()> {
-        self.moved.subscribe()
+    /// Grows with each exchange of a database: [`Countries::country_of`] may then answer otherwise. Read it before that.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Something was refused by a country rule. Says once that without a database no client can pass one.
@@ -96,7 +95,8 @@ impl Countries {
 
     fn exchange(&self, slots: Slots) {
         self.slots.store(Arc::new(slots));
-        self.moved.send_replace(());
+        // After the databases: whoever sees the new number finds at least what belongs to it.
+        self.generation.fetch_add(1, Ordering::Release);
     }
 }
 

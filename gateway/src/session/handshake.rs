@@ -18,7 +18,6 @@ use flytrap_policy::credential::{
 use flytrap_policy::{Action, AlertKind, Denial, Offence, Principal};
 use flytrap_record::Kind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -38,8 +37,8 @@ pub(super) struct Opened {
     pub(super) pump: Pump<Stream, Stream>,
     pub(super) machine: Machine,
     pub(super) principal: Principal,
-    /// Tells of what came after the look that said where the principal is.
-    pub(super) relocated: watch::Receiver<()>,
+    /// By which databases it is known where the principal is, see [`Countries::generation`](crate::countries::Countries::generation).
+    pub(super) located: u64,
     pub(super) carried: Carried,
     pub(super) stay: Stay,
     /// Client id as sent: signatures cover it, and the record names it.
@@ -126,7 +125,7 @@ pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Op
             broker,
             machine,
             principal,
-            relocated,
+            located,
             client_id,
             carried,
             stay,
@@ -135,7 +134,7 @@ pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Op
         }) => {
             let pump =
                 Pump { client: Side::new(client, carry), broker: Side::new(broker, broker_carry) };
-            Some(Opened { pump, machine, principal, relocated, client_id, carried, stay })
+            Some(Opened { pump, machine, principal, located, client_id, carried, stay })
         }
         Err(refused) => {
             match &refused {
@@ -156,7 +155,7 @@ struct Negotiated {
     broker: Stream,
     machine: Machine,
     principal: Principal,
-    relocated: watch::Receiver<()>,
+    located: u64,
     client_id: Box<str>,
     carried: Carried,
     stay: Stay,
@@ -210,7 +209,7 @@ async fn negotiate(
         }
         Presented::Challenge => challenge(client, &mut carry, &connect, prover, *takes).await?,
     };
-    let relocated = shared.countries.changed();
+    let located = shared.countries.generation();
     principal.country = shared.countries.country_of(peer.addr.ip());
     // The world may have moved while a wallet was asked or the client was awaited.
     let (view, now) = (shared.mirror.current(), shared.mirror.now());
@@ -337,7 +336,7 @@ async fn negotiate(
         broker,
         machine,
         principal,
-        relocated,
+        located,
         client_id,
         carried,
         stay,

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use alloy_primitives::B256;
 use flytrap_policy::credential::{Challenge, Claim, Refusal};
 use flytrap_policy::{AlertKind, Denial, Offence, Principal};
-use tokio::sync::watch;
 use tokio::time::{Instant as Timer, sleep_until, timeout};
 use tracing::{debug, info};
 
@@ -40,7 +39,7 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
         () = shared.stop.cancelled() => None,
     };
     let Some(opened) = opened else { return };
-    let Opened { pump, machine, principal, relocated, client_id, carried: _carried, stay } = opened;
+    let Opened { pump, machine, principal, located, client_id, carried: _carried, stay } = opened;
     shared.metrics.sessions.inc();
     let (wallet, key) = (principal.wallet, principal.key);
     if shared.log.may_say() {
@@ -57,8 +56,9 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
         client_id,
     };
     let proofs = Proofs { prover, nonce: B256::ZERO };
-    let session = Session { pump, machine, pace, stay, who, proofs, shared: &shared, began };
-    let end = session.live(relocated).await;
+    let session =
+        Session { pump, machine, pace, stay, who, located, proofs, shared: &shared, began };
+    let end = session.live().await;
     shared.metrics.sessions.dec();
     shared.metrics.session_ended(end.word());
     if shared.log.may_say() {
@@ -72,6 +72,8 @@ struct Session<'a> {
     pace: Pace,
     stay: Stay,
     who: Who,
+    /// By which databases its country is known.
+    located: u64,
     proofs: Proofs<'a>,
     shared: &'a Shared,
     began: Instant,
@@ -88,10 +90,13 @@ struct Proofs<'a> {
 type Judging<'a> = Pin<Box<dyn Future<Output = Result<Principal, Unproven>> + Send + 'a>>;
 
 impl<'a> Session<'a> {
-    /// `relocated` wakes it when the client may be in another country than it was taken for.
-    async fn live(mut self, mut relocated: watch::Receiver<()>) -> End {
+    async fn live(mut self) -> End {
         let shared = self.shared;
         let mut moved = shared.mirror.changed();
+        if self.located != shared.countries.generation() {
+            // Exchanged between the look and this subscription.
+            moved.mark_changed();
+        }
         let world = World { mirror: &shared.mirror, began: self.began };
         let timer = sleep_until(Timer::now());
         tokio::pin!(timer);
@@ -110,10 +115,12 @@ impl<'a> Session<'a> {
                     None => End::Stopping,
                 }),
                 changed = moved.changed() => match changed {
+                    Ok(()) if self.located != shared.countries.generation() => {
+                        self.relocate(&world).await
+                    }
                     Ok(()) => self.follow(&world),
                     Err(_) => Err(End::Distrusted),
                 },
-                Ok(()) = relocated.changed() => self.relocate(&world).await,
                 () = &mut timer => self.tick(&world),
                 judged = async {
                     match &mut judging {
@@ -212,15 +219,15 @@ impl<'a> Session<'a> {
     /// Looks where the client is by the databases of now. If that is elsewhere, everything is judged again.
     async fn relocate(&mut self, world: &World<'_>) -> Result<(), End> {
         let shared = self.shared;
+        self.located = shared.countries.generation();
         let country = shared.countries.country_of(self.proofs.prover.peer.addr.ip());
-        if country == self.who.principal.country {
-            return Ok(());
+        if country != self.who.principal.country {
+            // What went through until now did so from where the client was believed to be.
+            self.report();
+            shared.audit.access(&self.who, self.machine.take_tallies()).await;
+            self.who.principal.country = country;
+            self.machine.relocate(country);
         }
-        // What went through until now did so from where the client was believed to be.
-        self.report();
-        shared.audit.access(&self.who, self.machine.take_tallies()).await;
-        self.who.principal.country = country;
-        self.machine.relocate(country);
         self.follow(world)
     }
 
