@@ -10,6 +10,7 @@ use flytrap_policy::Rules;
 
 use crate::audit::Retention;
 use crate::config::{BrokerCredentials, Config, GatewayKey, Problems, Recording};
+use crate::countries::Database;
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +119,16 @@ fn describe(config: &Config) -> Vec<Finding> {
     let taken = config.access.dialect.taken();
     if !taken.is_empty() {
         findings.push(ok(format!("broker dialect: names with any of `{taken}` are refused")));
+    }
+    if config.countries.databases.is_empty() {
+        let none = "no country database: topics with a country rule are refused to everybody";
+        findings.push(ok(none));
+    }
+    for path in &config.countries.databases {
+        findings.push(match Database::read(path) {
+            Ok(database) => ok(format!("country database {}: {database}", path.display())),
+            Err(fault) => wrong(format!("country database {}: {fault}", path.display())),
+        });
     }
     let name = config.name.as_deref().unwrap_or("none: nobody is challenged");
     let proofs = config.authentication;

@@ -4,7 +4,8 @@
 //! decides about each packet from the [`mirror`] and moves octets between client and broker ([`upstream`], chosen by [`upstreams`]). The
 //! mirror is written by the chain follower alone; what sessions have to tell the chain they leave in the [`outbox`]. Where tokens count
 //! once, those that did are in [`used_tokens`]; where contract wallets are taken, they are asked at the [`wallet_desk`]. What a
-//! client does after its proof is held against it by [`conduct`]; who is banned, by whatever, stands in [`bans`]. [`server`] starts and stops
+//! client does after its proof is held against it by [`conduct`]; who is banned, by whatever, stands in [`bans`]. Where a
+//! client is, [`countries`] says. [`server`] starts and stops
 //! it all, [`health`] says how it is.
 
 pub mod arrival;
@@ -14,6 +15,7 @@ pub mod check;
 pub mod conduct;
 pub mod config;
 pub mod control;
+pub mod countries;
 pub mod door;
 #[cfg(fuzzing)]
 pub mod fuzzing;

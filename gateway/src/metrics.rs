@@ -57,6 +57,10 @@ pub struct Metrics {
     pub rules_reloads: Family<OutcomeLabel, Counter>,
     /// Times that the certificates of a listener were read again, by outcome.
     pub tls_reloads: Family<ReloadLabel, Counter>,
+    /// Country databases read, by outcome.
+    country_reads: Family<ReadLabel, Counter>,
+    /// Look-ups of a client's country, by answer.
+    country_lookups: Family<AnswerLabel, Counter>,
     /// Dials to the broker, by outcome.
     pub broker_dials: Family<DialLabel, Counter>,
     traffic: TrafficCounters,
@@ -193,6 +197,20 @@ pub struct DialLabel {
     pub outcome: &'static str,
 }
 
+/// Reading of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReadLabel {
+    /// A fixed word.
+    pub outcome: &'static str,
+}
+
+/// What a look-up found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AnswerLabel {
+    /// A fixed word.
+    pub answer: &'static str,
+}
+
 impl Metrics {
     /// Makes the counters and names them in `registry`.
     pub fn register(registry: &mut Registry) -> Arc<Self> {
@@ -217,6 +235,8 @@ impl Metrics {
             rules: Family::default(),
             rules_reloads: Family::default(),
             tls_reloads: Family::default(),
+            country_reads: Family::default(),
+            country_lookups: Family::default(),
             broker_dials: Family::default(),
             traffic: TrafficCounters::register(registry),
         };
@@ -301,6 +321,16 @@ impl Metrics {
             m.tls_reloads.clone(),
         );
         registry.register(
+            "country_database_reads",
+            "Country databases read, at the start and while running, by outcome",
+            m.country_reads.clone(),
+        );
+        registry.register(
+            "country_lookups",
+            "Look-ups of a client's country where there is a database, by answer",
+            m.country_lookups.clone(),
+        );
+        registry.register(
             "broker_dials",
             "Connections opened to the broker by outcome",
             m.broker_dials.clone(),
@@ -359,6 +389,16 @@ impl Metrics {
     /// Counts one client that is held up.
     pub fn throttled(&self, rate: &'static str) {
         self.throttled.get_or_create(&RateLabel { rate }).inc();
+    }
+
+    /// Counts one reading of a country database.
+    pub fn country_database_read(&self, outcome: &'static str) {
+        self.country_reads.get_or_create(&ReadLabel { outcome }).inc();
+    }
+
+    /// Counts one look-up of a country.
+    pub fn country_looked_up(&self, answer: &'static str) {
+        self.country_lookups.get_or_create(&AnswerLabel { answer }).inc();
     }
 
     /// Counts the end of one session.

@@ -145,6 +145,11 @@ impl Mirror {
         self.moved.subscribe()
     }
 
+    /// Wakes all that wait for a change, although the chain has none: something else that they stand on does.
+    pub fn nudge(&self) {
+        self.moved.send_modify(|_| {});
+    }
+
     /// The time that ends are compared with: the later of newest block and wall clock, in Unix seconds.
     pub fn now(&self) -> u64 {
         self.block_time.load(Ordering::Relaxed).max(wall_clock())

@@ -35,6 +35,7 @@ use crate::bans::{Bans, OnChain, Shelf, Unreadable};
 use crate::conduct::Conduct;
 use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
 use crate::control::{self, Office};
+use crate::countries::{Countries, CountriesCollector};
 use crate::door::Door;
 use crate::health::{self, Vitals, VitalsCollector};
 use crate::listener::{BindError, Listener, check_open_files};
@@ -196,6 +197,8 @@ pub async fn run(
         metrics.clone(),
         stop.clone(),
     ));
+    let (countries, mut keeper) = Countries::open(&config.countries, metrics.clone());
+    keeper.record(&audit, mirror.now()).await;
     let wallet_desk = config
         .authentication
         .contract_wallets
@@ -214,6 +217,7 @@ pub async fn run(
         stop.clone(),
     ));
     registry.register_collector(Box::new(VitalsCollector(vitals.clone())));
+    registry.register_collector(Box::new(CountriesCollector(countries.clone())));
     let site = Site {
         chain_id: deployment.chain_id,
         broker_registry: deployment.broker_registry,
@@ -226,6 +230,7 @@ pub async fn run(
         conduct: conduct.clone(),
         log,
         audit: audit.clone(),
+        countries,
         metrics: metrics.clone(),
         upstreams: upstreams.clone(),
         wallet_desk,
@@ -266,6 +271,14 @@ pub async fn run(
             Ok(())
         });
     }
+    parts.spawn("countries", {
+        let hangups = signal(SignalKind::hangup()).map_err(ServerError::Signal)?;
+        let (audit, mirror, after) = (audit.clone(), mirror.clone(), after.clone());
+        async move {
+            keeper.run(hangups, audit, mirror, after).await;
+            Ok(())
+        }
+    });
     let office = Office {
         bans: bans.clone(),
         door,

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Audit;
 use crate::conduct::Conduct;
 use crate::config::{Config, ListenerConfig};
+use crate::countries::Countries;
 use crate::door::{Door, Trial};
 use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
@@ -35,6 +36,8 @@ pub struct Shared {
     pub log: Arc<LogBudget>,
     /// Where what happened is left, for the record and the chain.
     pub audit: Audit,
+    /// Where clients are.
+    pub countries: Arc<Countries>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The ways to the broker.

@@ -32,6 +32,7 @@ struct Key {
     key: Address,
     topic_id: B256,
     origin: B256,
+    country: Option<Country>,
 }
 
 #[derive(Debug)]
@@ -41,7 +42,6 @@ struct Folded {
     last_at: u64,
     height: u64,
     session: u64,
-    country: Option<Country>,
     client_id: Box<str>,
 }
 
@@ -53,7 +53,6 @@ impl Folded {
             last_at: at,
             height,
             session: who.map_or(0, |who| who.session),
-            country: who.and_then(|who| who.principal.country),
             client_id: who.map(|who| who.client_id.clone()).unwrap_or_default(),
         }
     }
@@ -79,11 +78,12 @@ impl Fold {
             key: principal.map_or(NOBODY, |principal| principal.key),
             topic_id: happening.topic_id.unwrap_or_default(),
             origin: happening.origin,
+            country: happening.country,
         };
         let mut who = happening.who;
         if self.open.len() >= MOST && !self.open.contains_key(&key) {
             let (wallet, topic_id, origin) = (NOBODY, B256::ZERO, B256::ZERO);
-            key = Key { rule: MANY, wallet, key: NOBODY, topic_id, origin, ..key };
+            key = Key { rule: MANY, wallet, key: NOBODY, topic_id, origin, country: None, ..key };
             who = None;
         }
         let (at, height) = (happening.at, happening.height);
@@ -102,7 +102,7 @@ impl Fold {
         }
         let Record { kind, last_at, height, .. } = draft.record;
         let (wallet, key, topic_id, origin) = (NOBODY, NOBODY, B256::ZERO, B256::ZERO);
-        let many = Key { kind, rule: MANY, wallet, key, topic_id, origin };
+        let many = Key { kind, rule: MANY, wallet, key, topic_id, origin, country: None };
         let folded = self.open.entry(many).or_insert_with(|| Folded::new(last_at, height, None));
         folded.add(1, last_at, height);
     }
@@ -138,7 +138,7 @@ fn draft(key: Key, folded: Folded) -> Draft {
         last_at: folded.last_at,
         height: folded.height,
         rule: key.rule.to_owned(),
-        country: folded.country.map(|country| country.to_string()).unwrap_or_default(),
+        country: key.country.map(|country| country.to_string()).unwrap_or_default(),
         personal: Bytes::new(),
     };
     let subject = match (key.wallet, key.origin) {
@@ -170,6 +170,7 @@ mod tests {
             at,
             height: 9,
             who: None,
+            country: None,
             origin: pseudonym.into(),
             blames_client: true,
         }

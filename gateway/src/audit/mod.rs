@@ -26,7 +26,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::{Address, B256, Bytes};
-use flytrap_policy::{AlertKind, Facts, HappeningKind, Principal, Right, Rules, TopicFacts};
+use flytrap_policy::{
+    AlertKind, Country, Facts, HappeningKind, Principal, Right, Rules, TopicFacts,
+};
 use flytrap_record::seal::{Personal, Subject};
 use flytrap_record::{Kind, Record};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -116,6 +118,8 @@ pub struct Happening<'a> {
     pub height: u64,
     /// Who had proved itself; `None` where nobody had.
     pub who: Option<&'a Who>,
+    /// Where the client was, if that is known.
+    pub country: Option<Country>,
     /// Keyed pseudonym of the client's address.
     pub origin: B256,
     /// Whether it can be held against the client.
@@ -184,6 +188,7 @@ impl Audit {
                     at: tally.last_at,
                     height: tally.height,
                     who: Some(who),
+                    country: who.principal.country,
                     origin: who.origin,
                     blames_client: kind.is_own_doing(),
                 },
@@ -199,6 +204,15 @@ impl Audit {
             let _ = self.work.send(Work::Append(drafts)).await;
         }
         penalty
+    }
+
+    /// Records that something came into use which later records rest on: `what` names it. Returns when it is on its way to the disk, ahead of
+    /// whatever is recorded from then on.
+    pub async fn began(&self, what: String, at: u64) {
+        let mut began = mark(Kind::Started, at);
+        began.record.rule = what;
+        // As with `access`.
+        let _ = self.work.send(Work::Append(vec![began])).await;
     }
 
     /// Makes unreadable for ever what is personal in all records so far about `subject`. Says whether there was anything.
@@ -239,7 +253,7 @@ impl Audit {
             topic,
             who: principal.map(|principal| (principal.wallet, principal.key)),
             origin: happening.origin,
-            country: principal.and_then(|principal| principal.country),
+            country: happening.country,
             count: happening.count,
             at: happening.at,
         };
@@ -451,6 +465,7 @@ mod tests {
             at: 10,
             height: 1,
             who: Some(who),
+            country: who.principal.country,
             origin: who.origin,
             blames_client,
         }

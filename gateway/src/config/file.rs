@@ -36,6 +36,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) access: Options,
     #[serde(default)]
+    pub(super) countries: Countries,
+    #[serde(default)]
     pub(super) audit: Audit,
     #[serde(default)]
     pub(super) health: Health,
@@ -364,6 +366,21 @@ impl Default for Conduct {
             connects: 60_000,
             ban: Spanned::new(0..0, Span(Duration::from_secs(600))),
         }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Countries {
+    /// One, or several under the other name.
+    pub(super) database: Option<Spanned<PathBuf>>,
+    pub(super) databases: Vec<Spanned<PathBuf>>,
+    pub(super) poll: Span,
+}
+
+impl Default for Countries {
+    fn default() -> Self {
+        Self { database: None, databases: Vec::new(), poll: Span(Duration::from_secs(10)) }
     }
 }
 

@@ -5,6 +5,7 @@
 //! Everything that is wrong is reported at once, each [`Problem`] with line and column, what was found and what to do.
 //! The rest of the program sees only [`Config`].
 
+mod countries;
 mod file;
 mod problem;
 mod read;
@@ -26,6 +27,7 @@ use flytrap_chain::Proof;
 use flytrap_policy::{ConductLimit, Options};
 use url::Url;
 
+pub use countries::CountriesConfig;
 pub use problem::{Problem, Problems};
 pub(crate) use read::{Readers, pseudonym_key, read};
 pub use recording::{GatewayKey, Recording};
@@ -65,6 +67,8 @@ pub struct Config {
     pub conduct: Conduct,
     /// What the registry leaves to the operator.
     pub access: Options,
+    /// Where clients' countries are known from.
+    pub countries: CountriesConfig,
     /// When and at which cost things go on chain.
     pub audit: AuditConfig,
     /// Where health and metrics are served.

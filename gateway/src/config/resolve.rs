@@ -42,6 +42,7 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
     let limits = r.limits(&file.limits);
     let rates = r.rates(&file.rates);
     let conduct = r.conduct(&file.conduct, &file.rates);
+    let countries = r.countries(&file.countries);
     let audit = r.audit(file.audit, chain.broker_id);
     let config = Config {
         file: path.to_owned(),
@@ -56,6 +57,7 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
         rates,
         conduct,
         access,
+        countries,
         audit,
         health: HealthConfig { bind: file.health.bind },
     };

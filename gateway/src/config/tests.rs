@@ -481,6 +481,26 @@ fn limits_are_kept_within_reason_in_pairs() {
 }
 
 #[test]
+fn country_databases_are_one_or_a_few_different_files() {
+    let ground = Ground::new();
+    let with = |lines: &str| format!("{LEAST}\n[countries]\n{lines}\n");
+    let databases = |lines: &str| {
+        let countries = ground.parse(&with(lines)).unwrap().countries;
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        countries.databases.iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(databases(""), Vec::<String>::new());
+    // That it is not there is said where it is read, and keeps no gateway from starting.
+    assert_eq!(databases("database = \"geoip\""), ["geoip"]);
+    let most: Vec<String> = (0..8).map(|n| n.to_string()).collect();
+    assert_eq!(databases(&format!("databases = {most:?}")), most);
+    refused(&ground, &with("databases = [\"a\", \"./a\"]"), ":13:19:", &["named twice"]);
+    let more: Vec<String> = (0..9).map(|n| n.to_string()).collect();
+    refused(&ground, &with(&format!("databases = {more:?}")), ":13:54:", &["more than 8"]);
+    refused(&ground, &with("file = \"a\""), ":13:1:", &["unknown field `file`"]);
+}
+
+#[test]
 fn a_pseudonym_key_is_64_hexadecimal_digits_of_its_owner_only() {
     let ground = Ground::new();
     let with = |file: &str| format!("{LEAST}\n[audit]\npseudonym_key_file = \"{file}\"\n");

@@ -36,6 +36,8 @@ pub(super) struct Opened {
     pub(super) pump: Pump<Stream, Stream>,
     pub(super) machine: Machine,
     pub(super) principal: Principal,
+    /// By which databases it is known where the principal is, see [`Countries::generation`](crate::countries::Countries::generation).
+    pub(super) located: u64,
     pub(super) carried: Carried,
     pub(super) stay: Stay,
     /// Client id as sent: signatures cover it, and the record names it.
@@ -122,6 +124,7 @@ pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Op
             broker,
             machine,
             principal,
+            located,
             client_id,
             carried,
             stay,
@@ -130,7 +133,7 @@ pub(super) async fn open(mut client: Stream, peer: &Peer, shared: &Shared) -> Op
         }) => {
             let pump =
                 Pump { client: Side::new(client, carry), broker: Side::new(broker, broker_carry) };
-            Some(Opened { pump, machine, principal, client_id, carried, stay })
+            Some(Opened { pump, machine, principal, located, client_id, carried, stay })
         }
         Err(refused) => {
             match &refused {
@@ -151,6 +154,7 @@ struct Negotiated {
     broker: Stream,
     machine: Machine,
     principal: Principal,
+    located: u64,
     client_id: Box<str>,
     carried: Carried,
     stay: Stay,
@@ -198,12 +202,14 @@ async fn negotiate(
     if is_enhanced && !carry.is_empty() {
         return Err(Refused::early());
     }
-    let principal = match &presented {
+    let mut principal = match &presented {
         Presented::Login(claim) | Presented::Carried(claim) => {
             prover.by_secret(claim).await.map_err(unproven)?
         }
         Presented::Challenge => challenge(client, &mut carry, &connect, prover, *takes).await?,
     };
+    let located = shared.countries.generation();
+    principal.country = shared.countries.country_of(peer.addr.ip());
     // The world may have moved while a wallet was asked or the client was awaited.
     let (view, now) = (shared.mirror.current(), shared.mirror.now());
     view.standing(&principal, now).map_err(|denial| Refused::Denied { version, denial })?;
@@ -219,6 +225,9 @@ async fn negotiate(
         // Asked again when it would fire, so this permit is not kept.
         let _ = view.authorize(&principal, action, will.topic, now).map_err(|denial| {
             shared.metrics.authorized("will", denial.rule());
+            if matches!(denial, Denial::Country { .. }) {
+                shared.countries.refused_by_rule();
+            }
             if denial.blames_client() {
                 let rule = denial.rule();
                 shared.conduct.offended(&principal, Offence::Refused, 1, rule, peer.addr);
@@ -233,6 +242,7 @@ async fn negotiate(
                 at: now,
                 height: view.height,
                 who: Some(&Who { principal, session: 0, origin, client_id }),
+                country: principal.country,
                 origin,
                 blames_client: denial.blames_client(),
             });
@@ -318,7 +328,17 @@ async fn negotiate(
     let clock = Clock { now, elapsed: Duration::ZERO };
     let machine = Machine::new(principal, &connect, &connack, terms, view, clock);
     let client_id = connect.client_id.into();
-    Ok(Negotiated { broker, machine, principal, client_id, carried, stay, carry, broker_carry })
+    Ok(Negotiated {
+        broker,
+        machine,
+        principal,
+        located,
+        client_id,
+        carried,
+        stay,
+        carry,
+        broker_carry,
+    })
 }
 
 /// Asks the client to sign a nonce, and judges its answer. `carry` is what is read and not looked at.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use flytrap_mqtt::{ConnAck, Connect, Version, encode, reason};
-use flytrap_policy::{Action, AlertKind, Denial, Principal, View};
+use flytrap_policy::{Action, AlertKind, Country, Denial, Principal, View};
 
 use super::alias::Aliases;
 use super::deliveries::Deliveries;
@@ -331,6 +331,21 @@ impl Machine {
             return Err(End::Denied(denial));
         }
         Ok(())
+    }
+
+    /// The client turned out to be in another country than was believed: everything is judged again by the next [`Machine::follow`], and
+    /// each packet anew from now on.
+    pub fn relocate(&mut self, country: Option<Country>) {
+        self.principal.country = country;
+        self.judge_anew();
+    }
+
+    /// Forgets what was decided about the principal until now.
+    pub(super) fn judge_anew(&mut self) {
+        self.publish = Leases::default();
+        self.deliver = Leases::default();
+        self.rights_until = 0;
+        self.rearm = true;
     }
 
     /// Unsubscribes at the broker, in packets of the gateway's own whose answers the client never sees.

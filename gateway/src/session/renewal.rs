@@ -11,7 +11,6 @@ use flytrap_policy::Principal;
 use flytrap_policy::credential::METHOD;
 
 use super::end::End;
-use super::leases::Leases;
 use super::machine::Machine;
 
 /// How long a client may take to answer.
@@ -116,10 +115,7 @@ impl Machine {
         self.principal = proved;
         self.renewal = Renewal::Idle { not_before: self.clock.elapsed + GAP };
         // Permits that were given until the end of the old proof are asked for again.
-        self.publish = Leases::default();
-        self.deliver = Leases::default();
-        self.rights_until = 0;
-        self.rearm = true;
+        self.judge_anew();
         encode::auth(reason::SUCCESS, METHOD, None, to_client);
         Ok(())
     }

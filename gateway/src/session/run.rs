@@ -29,6 +29,8 @@ use crate::upstream::Stream;
 const ROUND: Duration = Duration::from_secs(30);
 /// Time for what is on its way to either side when a session ends.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// As [`Denial::rule`] names it.
+const COUNTRY: &str = "country";
 
 /// Serves one connection from its CONNECT to its end. Everything that can go wrong ends here, and ends this session only.
 pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
@@ -37,10 +39,8 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
         opened = Box::pin(open(client, &peer, &shared)) => opened,
         () = shared.stop.cancelled() => None,
     };
-    let Some(Opened { pump, machine, principal, client_id, carried: _carried, stay }) = opened
-    else {
-        return;
-    };
+    let Some(opened) = opened else { return };
+    let Opened { pump, machine, principal, located, client_id, carried: _carried, stay } = opened;
     shared.metrics.sessions.inc();
     let (wallet, key) = (principal.wallet, principal.key);
     if shared.log.may_say() {
@@ -57,7 +57,8 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
         client_id,
     };
     let proofs = Proofs { prover, nonce: B256::ZERO };
-    let session = Session { pump, machine, pace, stay, who, proofs, shared: &shared, began };
+    let session =
+        Session { pump, machine, pace, stay, who, located, proofs, shared: &shared, began };
     let end = session.live().await;
     shared.metrics.sessions.dec();
     shared.metrics.session_ended(end.word());
@@ -72,6 +73,8 @@ struct Session<'a> {
     pace: Pace,
     stay: Stay,
     who: Who,
+    /// By which databases its country is known.
+    located: u64,
     proofs: Proofs<'a>,
     shared: &'a Shared,
     began: Instant,
@@ -91,6 +94,10 @@ impl<'a> Session<'a> {
     async fn live(mut self) -> End {
         let shared = self.shared;
         let mut moved = shared.mirror.changed();
+        if self.located != shared.countries.generation() {
+            // Exchanged between the look and this subscription.
+            moved.mark_changed();
+        }
         let world = World { mirror: &shared.mirror, began: self.began };
         let timer = sleep_until(Timer::now());
         tokio::pin!(timer);
@@ -109,6 +116,9 @@ impl<'a> Session<'a> {
                     None => End::Stopping,
                 }),
                 changed = moved.changed() => match changed {
+                    Ok(()) if self.located != shared.countries.generation() => {
+                        self.relocate(&world).await
+                    }
                     Ok(()) => self.follow(&world),
                     Err(_) => Err(End::Distrusted),
                 },
@@ -193,8 +203,9 @@ impl<'a> Session<'a> {
     }
 
     fn renew(&mut self, judged: Result<Principal, Unproven>, world: &World<'_>) -> Result<(), End> {
-        let proved = judged
+        let mut proved = judged
             .map_err(|why| End::NotRenewed { code: why.disconnect(), why: why.to_string() })?;
+        proved.country = self.who.principal.country;
         self.machine.set_clock(world.clock());
         let mut done = Vec::new();
         self.machine.renew(proved, &mut done)?;
@@ -207,6 +218,22 @@ impl<'a> Session<'a> {
         self.machine.set_clock(world.clock());
         let machine = &mut self.machine;
         self.pump.act(|to_broker| machine.follow(world.view(), to_broker))
+    }
+
+    /// Looks where the client is by the databases of now. If that is elsewhere, everything is judged again.
+    async fn relocate(&mut self, world: &World<'_>) -> Result<(), End> {
+        let shared = self.shared;
+        self.located = shared.countries.generation();
+        let country = shared.countries.country_of(self.proofs.prover.peer.addr.ip());
+        if country != self.who.principal.country {
+            // What went through until now did so from where the client was believed to be.
+            self.report();
+            let penalty = shared.audit.access(&self.who, self.machine.take_tallies()).await;
+            self.punish(penalty);
+            self.who.principal.country = country;
+            self.machine.relocate(country);
+        }
+        self.follow(world)
     }
 
     fn tick(&mut self, world: &World<'_>) -> Result<(), End> {
@@ -259,10 +286,14 @@ impl<'a> Session<'a> {
                 at: now,
                 height,
                 who: Some(&self.who),
+                country: principal.country,
                 origin: self.who.origin,
                 blames_client: note.blames_client,
             });
             self.punish(penalty);
+            if note.rule == COUNTRY {
+                shared.countries.refused_by_rule();
+            }
             if note.blames_client {
                 shared.conduct.offended(principal, Offence::Refused, note.count, note.rule, peer);
             }

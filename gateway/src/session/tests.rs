@@ -485,7 +485,7 @@ fn a_session_judges_again_only_what_may_concern_it() {
     let seen = |concern: Concern, versions: u64| {
         Arc::new(View { concern, version: world.version + versions, ..(*world.view()).clone() })
     };
-    let mut follow = |played: &mut Played, view| {
+    let follow = |played: &mut Played, view| {
         let mut buffer = Vec::new();
         let mut to_broker = Lane::new(&[], &mut buffer);
         played.machine.follow(view, &mut to_broker).unwrap();

@@ -13,6 +13,7 @@ mod challenge;
 mod conformance;
 mod connecting;
 mod contract_wallets;
+mod countries;
 mod direct_vs_gateway;
 mod faults;
 mod keys;

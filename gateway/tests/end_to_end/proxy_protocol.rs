@@ -33,7 +33,7 @@ fn v1(client: &str) -> Vec<u8> {
 }
 
 /// A header of version 2 with TLVs.
-fn v2(client: &str, tlvs: &[u8]) -> Vec<u8> {
+pub(crate) fn v2(client: &str, tlvs: &[u8]) -> Vec<u8> {
     let client: Ipv4Addr = client.parse().expect("an address");
     let mut rest = [&client.octets()[..], &[198, 51, 100, 1], &[0x12, 0x67, 0x07, 0x5b]].concat();
     rest.extend_from_slice(tlvs);

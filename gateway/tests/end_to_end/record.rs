@@ -44,7 +44,7 @@ pub(super) async fn anchors(stage: &Stage) -> Result<BTreeMap<u64, Anchor>> {
 }
 
 /// Waits until so many records are anchored, and exports them.
-pub(super) async fn exported(
+pub(crate) async fn exported(
     stage: &Stage,
     wanted: impl Fn(&[Record]) -> bool,
 ) -> Result<(PathBuf, Vec<Record>)> {

@@ -10,7 +10,7 @@ use flytrap_gateway::session::{Clock, End, Lane, Machine, Step, Terms as Machine
 use flytrap_mqtt::{
     Connect, FromBroker, QoS, Version, Will, frame, read_connect, read_from_broker,
 };
-use flytrap_policy::{Credential, CredentialKind, Principal};
+use flytrap_policy::{Country, Credential, CredentialKind, Principal};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -137,6 +137,7 @@ impl Play {
             }
             88 => self.settle(&mut rng),
             89..91 => self.prove(&mut rng),
+            91 => self.relocate(&mut rng),
             _ => {
                 let seconds = [1, 1, 2, 5, 9, 30][rng.random_range(0..6)];
                 self.wait(seconds)
@@ -165,7 +166,7 @@ impl Play {
                     u64::MAX
                 },
             },
-            country: [None, Some(country("GB")), Some(country("FR"))][rng.random_range(0..3)],
+            country: some_country(rng),
         };
         let names = some_names(&who);
         let will = names
@@ -485,6 +486,16 @@ impl Play {
         self.wake()
     }
 
+    /// A database was exchanged: the client is taken to be elsewhere.
+    fn relocate(&mut self, rng: &mut StdRng) -> Result<(), String> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let country = some_country(rng);
+        session.machine.relocate(country);
+        session.model.who.country = country;
+        self.tell(|| format!("the client is in {country:?}"));
+        self.wake()
+    }
+
     /// Everybody says all they have to say, until nothing is under way.
     fn settle(&mut self, rng: &mut StdRng) -> Result<(), String> {
         self.tell(|| "all is quiet".into());
@@ -696,6 +707,10 @@ fn is_nearer<T: PartialOrd>(before: Option<T>, after: Option<T>) -> bool {
         (Some(before), Some(after)) => after < before,
         _ => false,
     }
+}
+
+fn some_country(rng: &mut StdRng) -> Option<Country> {
+    [None, Some(country("GB")), Some(country("FR"))][rng.random_range(0..3)]
 }
 
 fn whole_seconds(at: Duration) -> u64 {
