@@ -51,6 +51,9 @@ kill-loop: setup ## kill a gateway under load N times (200), judge from the chai
 simulate: rust ## the session machine against a naive model: N=1000000 steps, or SEED=7 to play one history again
 	@N="$(N)" SEED="$(SEED)" FROM="$(FROM)" exec cargo test --locked --quiet --package flytrap-gateway --test simulation -- --nocapture
 
+verify-mutations: rust ## change an exported file at random: is every change found? N=1000 changes, SEED=n for the same again
+	@N="$(or $(N),1000)" $(if $(SEED),SEED="$(SEED)") exec cargo test --locked --quiet --package flytrap-record --lib export::mutations -- --nocapture
+
 conformance: setup ## packet sequences with and without the gateway; VECTORS=folder adds those of Mosquitto's own tests
 	@VECTORS="$(VECTORS)" exec cargo test --locked --quiet --package flytrap-gateway --test end_to_end conformance:: -- --nocapture $(if $(VECTORS),--include-ignored)
 
@@ -140,4 +143,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror simulate-chain shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate conformance fuzz
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror simulate-chain shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate verify-mutations conformance fuzz
