@@ -96,6 +96,10 @@ revocations: setup ## how long a right outlives the block that ends it, with 2,0
 	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-eval --bins
 	@exec $(TARGET)/release/flytrap-eval revocations $(ARGS)
 
+forensics: setup ## hide a breach among a day's records and find it with an auditor's commands; N=1000000 records, SEED=...
+	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-cli --package flytrap-eval --bins
+	@exec $(TARGET)/release/flytrap-eval forensics $(if $(N),--records $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 bench-mirror: rust ## memory, decisions, blocks, snapshot and replay at 10^4 to 10^7 grants; ARGS=1000000 for fewer
 	@script/step "building" cargo build --locked --release --package flytrap-bench --bin bench-mirror
 	@$(TARGET)/release/bench-mirror $(ARGS)
@@ -143,4 +147,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror simulate-chain shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate verify-mutations conformance fuzz
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror simulate-chain shadow attack revocations forensics container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate verify-mutations conformance fuzz
