@@ -10,9 +10,9 @@ use flytrap_record::Record;
 use serde_json::json;
 
 use super::past::Past;
+use super::words::Names;
 use super::{Question, Span, records};
 use crate::args::{Global, RecordsArgs};
-use crate::audit::words::Names;
 use crate::tell;
 use crate::units::{span, utc};
 
@@ -39,6 +39,20 @@ struct There {
     topics: BTreeSet<B256>,
 }
 
+impl There {
+    fn add(&mut self, record: &Record) {
+        if self.records == 0 {
+            (self.wallet, self.first) = (record.wallet, record.first_at);
+        }
+        self.records += 1;
+        // An unverified file may say any number.
+        self.messages = self.messages.saturating_add(record.count);
+        self.first = self.first.min(record.first_at);
+        self.last = self.last.max(record.last_at);
+        self.topics.insert(record.topic_id);
+    }
+}
+
 /// `flytrap audit roaming`
 pub(super) async fn roaming(
     global: &Global,
@@ -54,7 +68,7 @@ pub(super) async fn roaming(
     let mut names = Names::default();
     let past = Past::read(&contracts, question.broker_id, &mut names).await?;
     let span = Span::of(&contracts, question).await?;
-    let mut uses = Vec::new();
+    let (mut uses, mut there) = (Vec::new(), BTreeMap::<(Address, String), There>::new());
     let each = |_, record: Record| {
         let Ok(country) = <[u8; 2]>::try_from(record.country.as_bytes()) else { return Ok(()) };
         if record.key.is_zero() || !span.meets(&record) {
@@ -63,27 +77,13 @@ pub(super) async fn roaming(
         if uses.len() >= MOST_USES {
             bail!("more than {MOST_USES} records: narrow with --from and --to");
         }
+        records::room(there.len())?;
         uses.push(Use { key: record.key, first: record.first_at, last: record.last_at, country });
+        there.entry((record.key, record.country.clone())).or_default().add(&record);
         Ok(())
     };
     records::read(global, &contracts, args, &past, each).await?;
     let found = fastest(uses);
-    // Only now is known of which keys more is wanted, and those are few.
-    let mut there: BTreeMap<(Address, String), There> = BTreeMap::new();
-    let each = |_, record: Record| {
-        if found.contains_key(&record.key) && !record.country.is_empty() && span.meets(&record) {
-            let there = there.entry((record.key, record.country.clone())).or_insert_with(|| {
-                There { wallet: record.wallet, first: u64::MAX, ..There::default() }
-            });
-            there.records += 1;
-            there.messages = there.messages.saturating_add(record.count);
-            there.first = there.first.min(record.first_at);
-            there.last = there.last.max(record.last_at);
-            there.topics.insert(record.topic_id);
-        }
-        Ok(())
-    };
-    records::read(global, &contracts, args, &past, each).await?;
     told(global, &found, &there, &names);
     Ok(())
 }
