@@ -51,6 +51,9 @@ kill-loop: setup ## kill a gateway under load N times (200), judge from the chai
 simulate: rust ## the session machine against a naive model: N=1000000 steps, or SEED=7 to play one history again
 	@N="$(N)" SEED="$(SEED)" FROM="$(FROM)" exec cargo test --locked --quiet --package flytrap-gateway --test simulation -- --nocapture
 
+verify-mutations: rust ## change an exported file at random: is every change found? N=1000 changes, SEED=n for the same again
+	@N="$(or $(N),1000)" $(if $(SEED),SEED="$(SEED)") exec cargo test --locked --quiet --package flytrap-record --lib export::mutations -- --nocapture
+
 conformance: setup ## packet sequences with and without the gateway; VECTORS=folder adds those of Mosquitto's own tests
 	@VECTORS="$(VECTORS)" exec cargo test --locked --quiet --package flytrap-gateway --test end_to_end conformance:: -- --nocapture $(if $(VECTORS),--include-ignored)
 
@@ -92,6 +95,10 @@ attack: setup ## attacks on a plain broker and through the gateway; ARGS="--only
 revocations: setup ## how long a right outlives the block that ends it, with 2,000 live sessions
 	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-eval --bins
 	@exec $(TARGET)/release/flytrap-eval revocations $(ARGS)
+
+forensics: setup ## hide a breach among a day's records and find it with an auditor's commands; N=1000000 records, SEED=...
+	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-cli --package flytrap-eval --bins
+	@exec $(TARGET)/release/flytrap-eval forensics $(if $(N),--records $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench-mirror: rust ## memory, decisions, blocks, snapshot and replay at 10^4 to 10^7 grants; ARGS=1000000 for fewer
 	@script/step "building" cargo build --locked --release --package flytrap-bench --bin bench-mirror
@@ -144,4 +151,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror bench-record simulate-chain shadow attack revocations container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate conformance fuzz
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror bench-record simulate-chain shadow attack revocations forensics container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate verify-mutations conformance fuzz

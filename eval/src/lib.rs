@@ -2,11 +2,13 @@
 //!
 //! [`shadow`] plays random traffic and random changes on chain, and lets a second opinion judge every packet that the broker saw and every
 //! message that a client got. [`attack`] does what THREATS lists, against a plain broker and through the gateway, beside an honest pair whose
-//! loss and latency are measured. [`revocations`] measures how long a right outlives the block that ends it.
+//! loss and latency are measured. [`revocations`] measures how long a right outlives the block that ends it. [`forensics`] hides a breach
+//! among a day's records and finds it with the commands of an auditor.
 //!
 //! Each prints a table, writes its raw results to `target/eval/`, and says no when a bound is broken.
 
 pub mod attack;
+pub mod forensics;
 mod onchain;
 mod process;
 mod report;

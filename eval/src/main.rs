@@ -1,9 +1,9 @@
-//! `flytrap-eval`: what `make shadow`, `make attack` and `make revocations` start.
+//! `flytrap-eval`: what `make shadow`, `make attack`, `make revocations` and `make forensics` start.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use flytrap_eval::{attack, revocations, shadow};
+use flytrap_eval::{attack, forensics, revocations, shadow};
 
 /// Judges the whole system from outside.
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ enum What {
     Attack(attack::Options),
     /// How long a right outlives the block that ends it.
     Revocations(revocations::Options),
+    /// A breach that a script hides among records, found with the product's commands alone.
+    Forensics(forensics::Options),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
             What::Shadow(options) => shadow::run(options).await,
             What::Attack(options) => attack::run(options).await,
             What::Revocations(options) => revocations::run(options).await,
+            What::Forensics(options) => forensics::run(options).await,
         }
     });
     match done {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 
 use eyre::{Result, ensure};
-use flytrap_eval::{attack, shadow};
+use flytrap_eval::{attack, forensics, shadow};
 use flytrap_site::raw::Version;
 
 /// One at a time: what is measured here is spoilt by neighbours.
@@ -61,4 +61,10 @@ fn attacks_that_succeed_on_a_plain_broker_fail_through_the_gateway() -> Result<(
         p99_ms: 1_000,
         gateway_only: false,
     }))
+}
+
+/// EV3 in small: what a script hides is found by an auditor's commands, to the second and the message.
+#[test]
+fn a_copied_credential_is_found_with_an_auditors_commands() -> Result<()> {
+    run(forensics::run(&forensics::Options { records: 6_000, seed: Some(5) }))
 }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use alloy::primitives::{Address, B256};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use flytrap_policy::{NamingPolicy, Offer, Right};
+use flytrap_policy::{Country, NamingPolicy, Offer, Right};
 use url::Url;
 
-use crate::countries::CountryList;
+use crate::countries::{self, CountryList};
 use crate::settings::{self, Format, Server};
 pub(crate) use crate::units::Moment;
 use crate::units::{self, Amount, Span};
@@ -627,17 +627,98 @@ pub(crate) enum AuditAbout {
     Topic {
         /// Topic name, or its id (0x and 64 digits).
         name: String,
+        #[command(flatten)]
+        telling: Telling,
     },
-    /// Everything that a wallet did or that was done to it.
+    /// Everything that a wallet or a device key did or that was done to it.
     Wallet {
         /// Whose.
         #[arg(value_parser = units::address)]
         wallet: Address,
+        #[command(flatten)]
+        telling: Telling,
     },
     /// Everything about the broker.
-    Broker,
+    Broker {
+        #[command(flatten)]
+        telling: Telling,
+    },
+    /// Everything that fits: who, which topic, when, from where, allowed or refused.
+    Ask {
+        /// Which wallet or device key.
+        #[arg(long, value_name = "WALLET", value_parser = units::address)]
+        who: Option<Address>,
+        /// Topic name, or its id (0x and 64 digits).
+        #[arg(long, value_name = "NAME")]
+        topic: Option<String>,
+        #[command(flatten)]
+        telling: Telling,
+    },
+    /// Who was entitled to a topic at one second or block, who used it, who was refused, and who could and never did.
+    At(AtArgs),
+    /// Keys that were used from more than one country, those that were in two at once first: copied credentials, and travellers.
+    Roaming {
+        #[command(flatten)]
+        records: RecordsArgs,
+    },
     /// Check a gateway's exported records against the anchors on chain. Ends with 0 only if nothing was changed or left out.
     Verify(VerifyArgs),
+}
+
+/// What of the past is told, and how.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Telling {
+    #[command(flatten)]
+    pub(crate) records: RecordsArgs,
+    /// Only what was allowed, or what was refused.
+    #[arg(long, value_enum, value_name = "DECISION")]
+    pub(crate) decision: Option<Decision>,
+    /// Only what came from this country, such as GB, or `unknown`.
+    #[arg(long, value_name = "COUNTRY", value_parser = countries::country_or_unknown)]
+    pub(crate) country: Option<String>,
+    /// Only what this device key did.
+    #[arg(long, value_name = "KEY", value_parser = units::address)]
+    pub(crate) device: Option<Address>,
+    /// Add records up, by who, device, topic, what, rule and country, instead of telling each; needs --records.
+    #[arg(long, requires = "records")]
+    pub(crate) sum: bool,
+    /// Answer in CSV, for spreadsheets.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+}
+
+/// Which records of gateways are read beside the chain.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RecordsArgs {
+    /// Files that `flytrap-gateway export` wrote. Each is verified first.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) records: Vec<PathBuf>,
+    /// Tell what is in a file that does not verify too, marked as such.
+    #[arg(long, requires = "records")]
+    pub(crate) unverified: bool,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Decision {
+    /// Messages that went through.
+    Allowed,
+    /// Messages, filters, wills and proofs that were refused, and sessions that were ended.
+    Refused,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AtArgs {
+    /// Topic name, or its id (0x and 64 digits).
+    pub(crate) topic: String,
+    /// When: 2026-11-24T12:00:00Z, Unix seconds, block:1234, or 2h for two hours ago.
+    #[arg(value_name = "MOMENT")]
+    pub(crate) moment: Moment,
+    #[command(flatten)]
+    pub(crate) records: RecordsArgs,
+    /// Count as used at that moment what was used so long before or after it.
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) within: Option<Span>,
 }
 
 #[derive(Debug, Args)]
@@ -669,6 +750,12 @@ pub(crate) struct Can {
     /// Publish with the retain flag.
     #[arg(long)]
     pub(crate) retain: bool,
+    /// Connecting from this country, such as GB; default: one that is not known.
+    #[arg(long, value_name = "COUNTRY", value_parser = countries::country)]
+    pub(crate) from: Option<Country>,
+    /// As the chain was, or as far as it knows will be, at this moment: 2026-11-24T12:00:00Z, Unix seconds, block:1234, or 2h for two hours ago.
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) at: Option<Moment>,
 }
 
 #[derive(Debug, Args)]
@@ -732,6 +819,11 @@ mod tests {
             &format!("ban add {WALLET} --life 1h --reason flood"),
             "audit topic farm/n1 --from 2h --to block:9 --json",
             "--json audit broker",
+            "audit topic farm/n1 --records a.jsonl b.jsonl --decision refused --country gb --csv",
+            &format!("audit ask --who {WALLET} --topic farm --records a --country unknown --sum"),
+            "audit at farm/n1 2026-11-24T12:00:00+01:00 --records a b --within 30s",
+            "audit roaming --records a --from 2h",
+            &format!("can {} publish farm/n1 --from gb --at block:7", &WALLET[2..]),
             &format!("can {WALLET} subscribe farm/#"),
             "demo --once",
         ];
@@ -769,6 +861,12 @@ mod tests {
             "device add --life 1d --format ini",
             "--key-file a --keystore b broker show",
             &format!("ban add {}ab --life 1h", WALLET),
+            "audit topic farm --sum",
+            "audit broker --unverified",
+            "audit topic farm --country EU",
+            "audit topic farm --csv --json",
+            "audit at farm",
+            &format!("can {WALLET} publish farm --from EEA"),
         ];
         for example in bad {
             assert!(parse(example).is_err(), "{example}");

@@ -1,22 +1,37 @@
-//! `flytrap audit`: what the chain recorded, told in sentences: when, in which block and transaction, who, what, why.
+//! `flytrap audit`: what happened, told in sentences: when, in which block and transaction, who, what, why.
+//!
+//! The chain tells what was granted, bought, ended and banned ([`story`]); the records that gateways exported tell what was done with
+//! it ([`records`]). Both become rows of one time line ([`rows`]), each record beside the transaction that it stood on ([`past`]).
+//! [`at`] replays the chain to one moment, [`roaming`] looks for keys in two countries at once. A file that does not verify is
+//! refused, or marked in every row.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod at;
+mod past;
+mod records;
+mod roaming;
+mod rows;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256, U256};
 use eyre::{Result, eyre};
 use flytrap_chain::history::{self, Entry, Query};
 use flytrap_chain::wallet::Contracts;
-use flytrap_policy::{AlertKind, CountryRule, Event, Right};
+use flytrap_policy::Event;
+use flytrap_record::Record;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::args::{AuditAbout, AuditArgs, Global};
-use crate::broker::{per_cent, policy_text, right_text, traits_text};
-use crate::context::id_of;
-use crate::countries::rule_text;
-use crate::tell::{self, safe};
-use crate::units::{Moment, ether, offer_text, span, utc, word};
+use crate::args::{AuditAbout, AuditArgs, Global, Telling};
+use crate::context::{block_time, id_of};
+use crate::tell;
+use crate::units::{Moment, word};
 use crate::verify;
+use past::Past;
+pub(crate) use rows::line;
+use rows::{Form, Row, Sums};
+pub(crate) use words::Names;
 
 /// Which part of the past.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +43,7 @@ pub(crate) struct Question {
     pub(crate) to: Option<Moment>,
 }
 
-/// One thing that happened, ready to be told.
+/// One thing that happened on chain, ready to be told.
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) entry: Entry,
@@ -40,19 +55,8 @@ pub(crate) struct Told {
     pub(crate) why: Option<String>,
 }
 
-/// Names for topics and, where the teller knows them, wallets.
-#[derive(Debug, Default)]
-pub(crate) struct Names {
-    pub(crate) topics: HashMap<B256, String>,
-    pub(crate) wallets: HashMap<Address, String>,
-}
-
 /// `flytrap audit …`
 pub(crate) async fn audit(global: &Global, args: &AuditArgs) -> Result<()> {
-    if let AuditAbout::Verify(args) = &args.about {
-        return verify::verify(global, args).await;
-    }
-    let contracts = global.contracts().await?;
     let mut names = Names::default();
     let mut question = Question {
         broker_id: global.broker_id(),
@@ -60,28 +64,133 @@ pub(crate) async fn audit(global: &Global, args: &AuditArgs) -> Result<()> {
         to: args.to,
         ..Question::default()
     };
-    match &args.about {
-        AuditAbout::Topic { name } => {
-            let id = word(name).unwrap_or_else(|_| id_of(global, name));
-            question.topic = Some(id);
-            if word(name).is_err() {
-                names.topics.insert(id, name.clone());
-            }
+    let mut about = |name: &String| {
+        let id = id_of(global, name);
+        if word(name).is_err() {
+            names.topics.insert(id, name.clone());
         }
-        AuditAbout::Wallet { wallet } => question.wallet = Some(*wallet),
-        AuditAbout::Broker | AuditAbout::Verify(_) => {}
+        id
+    };
+    let telling = match &args.about {
+        AuditAbout::Verify(args) => return verify::verify(global, args).await,
+        AuditAbout::At(args) => return at::at(global, args).await,
+        AuditAbout::Roaming { records } => {
+            return roaming::roaming(global, &question, records).await;
+        }
+        AuditAbout::Topic { name, telling } => {
+            question.topic = Some(about(name));
+            telling
+        }
+        AuditAbout::Wallet { wallet, telling } => {
+            question.wallet = Some(*wallet);
+            telling
+        }
+        AuditAbout::Broker { telling } => telling,
+        AuditAbout::Ask { who, topic, telling } => {
+            question.wallet = *who;
+            question.topic = topic.as_ref().map(&mut about);
+            telling
+        }
+    };
+    tell_all(global, &question, telling, names).await
+}
+
+/// Tells the chain's history and the records that fit, as one time line.
+async fn tell_all(
+    global: &Global,
+    question: &Question,
+    telling: &Telling,
+    mut names: Names,
+) -> Result<()> {
+    let contracts = global.contracts().await?;
+    let form = match (global.json, telling.csv) {
+        (true, _) => Form::Json,
+        (false, true) => Form::Csv,
+        (false, false) => Form::Text,
+    };
+    if let Some(key) = question.wallet.or(telling.device) {
+        tell_whose(&contracts, question, key).await?;
     }
-    let story = story(&contracts, &question, &mut names).await?;
-    if global.json {
-        let rows: Vec<Value> = story.iter().map(told_json).collect();
-        tell::line(Value::Array(rows).to_string());
+    let mut rows = Vec::new();
+    if !telling.sum {
+        let told = story(&contracts, question, &mut names).await?;
+        rows.extend(told.into_iter().filter(|told| rows::fits(told, telling)).map(Row::Chain));
+    }
+    if telling.records.records.is_empty() {
+        rows::tell(form, &rows, &names);
         return Ok(());
     }
-    if story.is_empty() {
-        tell::line("The chain has recorded nothing about that.");
+    let past = Past::read(&contracts, question.broker_id, &mut names).await?;
+    let span = Span::of(&contracts, question).await?;
+    let fits = |record: &Record| {
+        let is_of = |key: Address| record.wallet == key || record.key == key;
+        question.topic.is_none_or(|topic| record.topic_id == topic)
+            && question.wallet.is_none_or(is_of)
+            && telling.device.is_none_or(|device| record.key == device)
+            && telling.country.as_ref().is_none_or(|country| *country == record.country)
+            && telling.decision.is_none_or(|wanted| rows::decision(record.kind) == Some(wanted))
+            && span.meets(record)
+    };
+    if telling.sum {
+        let mut sums = Sums::default();
+        let each = |_, record: Record| if fits(&record) { sums.add(&record) } else { Ok(()) };
+        let sources = records::read(global, &contracts, &telling.records, &past, each).await?;
+        sums.tell(form, &names, sources.iter().all(|source| source.verified));
+        return Ok(());
     }
-    for told in &story {
-        tell::line(line(told));
+    let mut kept = Vec::new();
+    let each = |source, record: Record| {
+        if fits(&record) {
+            records::room(kept.len())?;
+            kept.push((source, record));
+        }
+        Ok(())
+    };
+    let sources = records::read(global, &contracts, &telling.records, &past, each).await?;
+    rows.extend(kept.into_iter().map(|(source, record)| {
+        let source = &sources[source];
+        Row::of_record(record, source.gateway, source.verified, &past, &names)
+    }));
+    rows.sort_by_key(Row::place);
+    rows::tell(form, &rows, &names);
+    Ok(())
+}
+
+/// Seconds that are asked about, both included.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    from: u64,
+    to: u64,
+}
+
+impl Span {
+    async fn of(contracts: &Contracts, question: &Question) -> Result<Self> {
+        let second = async |moment: Option<Moment>, open: u64| match moment {
+            None => Ok(open),
+            Some(Moment::Block(height)) => block_time(contracts, height).await,
+            Some(moment) => Ok(moment.second(flytrap_site::unix_now()).unwrap_or(open)),
+        };
+        Ok(Self { from: second(question.from, 0).await?, to: second(question.to, u64::MAX).await? })
+    }
+
+    /// Whether any of what the record counts may have been then.
+    fn meets(self, record: &Record) -> bool {
+        self.from <= record.last_at && record.first_at <= self.to
+    }
+}
+
+/// Says whose device key it is, if it is one.
+async fn tell_whose(contracts: &Contracts, question: &Question, key: Address) -> Result<()> {
+    let query = Query { broker_id: question.broker_id, wallet: Some(key), ..Query::default() };
+    let entries = history::history(contracts.rpc(), contracts.deployment(), &query).await?;
+    let wallet = entries.iter().rev().find_map(|entry| match entry.event {
+        Event::DeviceAuthorized { wallet, device, .. } if device == key => Some(wallet),
+        _ => None,
+    });
+    if let Some(wallet) = wallet {
+        tell::aside(&format!(
+            "{key} is or was a device key of {wallet}: what follows is about the key alone, ask for the wallet to see the rest"
+        ));
     }
     Ok(())
 }
@@ -113,7 +222,7 @@ pub(crate) async fn story(
     let senders = senders(contracts, &entries).await?;
     let told = |entry: Entry| {
         let sender = senders.get(&entry.tx).copied();
-        let (what, why) = (what(&entry.event, sender, names), why(&entry.event));
+        let (what, why) = (words::what(&entry.event, sender, names), words::why(&entry.event));
         Told { entry, sender, what, why }
     };
     Ok(entries.into_iter().map(told).collect())
@@ -132,7 +241,8 @@ async fn learn(
         }
     };
     entries.iter().for_each(|entry| note(&entry.event));
-    let met: BTreeSet<B256> = entries.iter().filter_map(|entry| topic_of(&entry.event)).collect();
+    let met: BTreeSet<B256> =
+        entries.iter().filter_map(|entry| words::topic_of(&entry.event)).collect();
     for topic in met.into_iter().filter(|topic| !topic.is_zero()) {
         if !names.topics.contains_key(&topic) {
             let query =
@@ -162,417 +272,4 @@ async fn senders(contracts: &Contracts, entries: &[Entry]) -> Result<BTreeMap<B2
         senders.insert(tx, sent.from);
     }
     Ok(senders)
-}
-
-pub(crate) fn line(told: &Told) -> String {
-    let head = format!("{}  block {}  {}", utc(told.entry.time), told.entry.height, told.entry.tx);
-    let why = told.why.as_ref().map(|why| format!("\n    why: {why}")).unwrap_or_default();
-    format!("{}\n    {}{why}", tell::faint(&head), told.what)
-}
-
-fn told_json(told: &Told) -> Value {
-    let mut row = json!({
-        "time": told.entry.time, "block": told.entry.height, "tx": told.entry.tx, "sender": told.sender,
-        "what": told.what, "why": told.why,
-    });
-    if let Ok(event) = serde_json::to_value(&told.entry.event) {
-        row["event"] = event;
-    }
-    row
-}
-
-impl Names {
-    fn wallet(&self, wallet: Address) -> String {
-        match self.wallets.get(&wallet) {
-            Some(name) => format!("{} ({name})", short(wallet)),
-            None => wallet.to_string(),
-        }
-    }
-
-    fn topic(&self, topic: B256) -> String {
-        match self.topics.get(&topic) {
-            Some(name) => format!("`{}`", safe(name)),
-            None if topic.is_zero() => "a name that no topic governs".into(),
-            None => format!("topic {topic}"),
-        }
-    }
-}
-
-/// An address whose owner is named beside it.
-fn short(wallet: Address) -> String {
-    let text = wallet.to_string();
-    format!("{}…{}", &text[..6], &text[38..])
-}
-
-const fn topic_of(event: &Event) -> Option<B256> {
-    match event {
-        Event::TopicRegistered { topic_id, .. }
-        | Event::HiddenTopicRegistered { topic_id, .. }
-        | Event::TraitsSet { topic_id, .. }
-        | Event::CountriesSet { topic_id, .. }
-        | Event::OfferSet { topic_id, .. }
-        | Event::ManagerSet { topic_id, .. }
-        | Event::TopicOwnershipOffered { topic_id, .. }
-        | Event::TopicOwnershipTransferred { topic_id, .. }
-        | Event::TopicDeleted { topic_id, .. }
-        | Event::AccessGranted { topic_id, .. }
-        | Event::AccessBought { topic_id, .. }
-        | Event::AccessRevoked { topic_id, .. }
-        | Event::WalletBlocked { topic_id, .. }
-        | Event::WalletUnblocked { topic_id, .. }
-        | Event::AlertRaised { topic_id, .. } => Some(*topic_id),
-        _ => None,
-    }
-}
-
-/// Who did what.
-fn what(event: &Event, sender: Option<Address>, names: &Names) -> String {
-    let who = |wallet: &Address| names.wallet(*wallet);
-    let topic = |id: &B256| names.topic(*id);
-    let by = sender.map_or_else(|| "someone".to_owned(), |sender| names.wallet(sender));
-    let may = |right: &Right| right_text(*right);
-    match event {
-        Event::BrokerCreated { broker_id, owner, policy, name } => {
-            format!(
-                "{} created broker {broker_id}, \"{}\"; {}",
-                who(owner),
-                safe(name),
-                policy_text(*policy)
-            )
-        }
-        Event::BrokerOwnershipOffered { broker_id, owner, candidate } if candidate.is_zero() => {
-            format!("{} withdrew the offer of broker {broker_id}", who(owner))
-        }
-        Event::BrokerOwnershipOffered { broker_id, owner, candidate } => {
-            format!("{} offered broker {broker_id} to {}", who(owner), who(candidate))
-        }
-        Event::BrokerOwnershipTransferred { broker_id, previous_owner, new_owner } => {
-            format!("broker {broker_id} went from {} to {}", who(previous_owner), who(new_owner))
-        }
-        Event::NamingPolicySet { policy, .. } => {
-            format!("{by} set the naming policy; {}", policy_text(*policy))
-        }
-        Event::RegistrarSet { registrar, allowed: true, .. } => {
-            format!("{by} made {} a registrar", who(registrar))
-        }
-        Event::RegistrarSet { registrar, .. } => {
-            format!("{by} ended {} as registrar", who(registrar))
-        }
-        Event::GatewaySet { gateway, uri, .. } => {
-            format!("{by} registered gateway {}, found at {}", who(gateway), safe(uri))
-        }
-        Event::GatewayRemoved { gateway, .. } => {
-            format!("{by} switched off gateway {}", who(gateway))
-        }
-        Event::PublishFeeSet { wei_per_day, effective_from, .. } => {
-            format!(
-                "{by} set the publish fee to {} a day from {}",
-                ether(U256::from(*wei_per_day)),
-                utc(*effective_from)
-            )
-        }
-        Event::SaleFeeSet { basis_points, effective_from, .. } => {
-            format!(
-                "{by} set the sale fee to {} from {}",
-                per_cent(*basis_points),
-                utc(*effective_from)
-            )
-        }
-        Event::WalletBanned { wallet, by, until, .. } => {
-            format!("{} banned wallet {} until {}", who(by), who(wallet), utc(*until))
-        }
-        Event::WalletUnbanned { wallet, by, .. } => {
-            format!("{} lifted the ban of wallet {}", who(by), who(wallet))
-        }
-        Event::OriginBanned { origin, by, until, .. } => {
-            format!(
-                "{} banned the network origin with pseudonym {origin} until {}",
-                who(by),
-                utc(*until)
-            )
-        }
-        Event::OriginUnbanned { origin, by, .. } => {
-            format!("{} lifted the ban of the network origin with pseudonym {origin}", who(by))
-        }
-        Event::TopicRegistered {
-            owner,
-            epoch,
-            name,
-            traits,
-            publish_offer,
-            subscribe_offer,
-            ..
-        } => {
-            let again = if *epoch > 1 { format!(" again (epoch {epoch})") } else { String::new() };
-            format!(
-                "{} registered topic `{}`{again}: publish {}, subscribe {}; {}",
-                who(owner),
-                safe(name),
-                offer_text(publish_offer),
-                offer_text(subscribe_offer),
-                traits_text(*traits)
-            )
-        }
-        Event::HiddenTopicRegistered {
-            topic_id,
-            owner,
-            epoch,
-            parent_id,
-            traits,
-            publish_offer,
-            subscribe_offer,
-            ..
-        } => {
-            let again = if *epoch > 1 { format!(" again (epoch {epoch})") } else { String::new() };
-            format!(
-                "{} registered hidden topic {topic_id} below {}{again}: publish {}, subscribe {}; {}",
-                who(owner),
-                topic(parent_id),
-                offer_text(publish_offer),
-                offer_text(subscribe_offer),
-                traits_text(*traits)
-            )
-        }
-        Event::CountriesSet { topic_id, mode, codes, .. } => {
-            let rule = rule_text(&CountryRule::new(*mode, codes));
-            format!("{by} let {} be used from: {rule}", topic(topic_id))
-        }
-        Event::TraitsSet { topic_id, traits, .. } => {
-            format!("{by} changed {}: {}", topic(topic_id), traits_text(*traits))
-        }
-        Event::OfferSet { topic_id, right, offer, .. } => {
-            format!(
-                "{by} set the price to {} {}: {}",
-                may(right),
-                topic(topic_id),
-                offer_text(offer)
-            )
-        }
-        Event::ManagerSet { topic_id, manager, allowed, .. } => {
-            let verb = if *allowed { "made" } else { "ended" };
-            format!("{by} {verb} {} as manager of {}", who(manager), topic(topic_id))
-        }
-        Event::TopicOwnershipOffered { topic_id, candidate, owner, .. } => {
-            format!("{} offered {} to {}", who(owner), topic(topic_id), who(candidate))
-        }
-        Event::TopicOwnershipTransferred { topic_id, new_owner, previous_owner, .. } => {
-            format!("{} went from {} to {}", topic(topic_id), who(previous_owner), who(new_owner))
-        }
-        Event::TopicDeleted { topic_id, owner, .. } => {
-            format!("{} deleted {}, with every grant and block", who(owner), topic(topic_id))
-        }
-        Event::AccessGranted { topic_id, wallet, right, until, by, fee_wei, .. } => {
-            let fee = if fee_wei.is_zero() {
-                String::new()
-            } else {
-                format!(", publish fee {}", ether(*fee_wei))
-            };
-            format!(
-                "{} let {} {} {} until {}{fee}",
-                who(by),
-                who(wallet),
-                may(right),
-                topic(topic_id),
-                utc(*until)
-            )
-        }
-        Event::AccessBought {
-            topic_id,
-            wallet,
-            right,
-            until,
-            payer,
-            price_wei,
-            sale_fee_wei,
-            publish_fee_wei,
-            ..
-        } => {
-            let whom =
-                if payer == wallet { String::new() } else { format!(" for {}", who(wallet)) };
-            format!(
-                "{} bought the right to {} {}{whom} until {}: price {}, of which {} to the broker; publish fee {}",
-                who(payer),
-                may(right),
-                topic(topic_id),
-                utc(*until),
-                ether(*price_wei),
-                ether(*sale_fee_wei),
-                ether(*publish_fee_wei)
-            )
-        }
-        Event::AccessRevoked { topic_id, wallet, right, was, refund_wei, by, .. } => format!(
-            "{} ended the right of {} to {} {}, which would have lasted until {}; {} went back",
-            who(by),
-            who(wallet),
-            may(right),
-            topic(topic_id),
-            utc(*was),
-            ether(*refund_wei)
-        ),
-        Event::WalletBlocked { topic_id, wallet, by, .. } => {
-            format!("{} blocked {} on {}", who(by), who(wallet), topic(topic_id))
-        }
-        Event::WalletUnblocked { topic_id, wallet, by, .. } => {
-            format!("{} unblocked {} on {}", who(by), who(wallet), topic(topic_id))
-        }
-        Event::Credited { payee, amount_wei } => {
-            format!(
-                "{} was not paid {} at once, which waits to be withdrawn",
-                who(payee),
-                ether(*amount_wei)
-            )
-        }
-        Event::PayoutSet { payee, is_pull: true, .. } => {
-            format!("{} is paid nothing at once any more, but withdraws", who(payee))
-        }
-        Event::PayoutSet { payee, to, .. } => {
-            let to = if to.is_zero() { payee } else { to };
-            format!("{} is paid at {}", who(payee), who(to))
-        }
-        Event::Withdrawn { payee, to, amount_wei } => {
-            format!("{} withdrew {} to {}", who(payee), ether(*amount_wei), who(to))
-        }
-        Event::DeviceAuthorized { wallet, device, until, .. } => {
-            format!(
-                "{} lets device key {} act for it until {}",
-                who(wallet),
-                who(device),
-                utc(*until)
-            )
-        }
-        Event::DeviceRevoked { wallet, device } => {
-            format!("{} ended device key {}", who(wallet), who(device))
-        }
-        Event::AllDevicesRevoked { wallet, .. } => {
-            format!("{} ended all its device keys", who(wallet))
-        }
-        Event::TokensInvalidated { wallet, before } => {
-            format!("{} ended every token it signed before {}", who(wallet), utc(*before))
-        }
-        Event::NonceUsed { wallet, nonce } => {
-            format!("{by} handed in what {} signed as number {nonce}, or gave it up", who(wallet))
-        }
-        Event::AlertRaised {
-            topic_id, wallet, gateway, kind, count, first_at, last_at, ..
-        } => format!(
-            "gateway {} reports: {} {}, {} on {} ({} within {})",
-            who(gateway),
-            who(wallet),
-            alert_text(*kind),
-            utc(*first_at),
-            topic(topic_id),
-            if *count == 1 { "once".to_owned() } else { format!("{count} times") },
-            span(last_at.saturating_sub(*first_at).max(1)),
-        ),
-        Event::Anchored { gateway, sequence, root, count, .. } => {
-            format!(
-                "gateway {} anchored {count} records as number {sequence}, root {root}",
-                who(gateway)
-            )
-        }
-    }
-}
-
-const fn alert_text(kind: AlertKind) -> &'static str {
-    match kind {
-        AlertKind::PublishRefused => "was refused to publish",
-        AlertKind::SubscribeRefused => "was refused to subscribe",
-        AlertKind::WillRefused => "was refused a will",
-        AlertKind::DeliveryWithheld => "was not delivered a message",
-        AlertKind::SessionEnded => "had a session ended",
-    }
-}
-
-/// On which ground.
-fn why(event: &Event) -> Option<String> {
-    let (purpose, note) = match event {
-        Event::AccessGranted { purpose, note, .. }
-        | Event::AccessBought { purpose, note, .. }
-        | Event::AccessRevoked { purpose, note, .. }
-        | Event::WalletBlocked { purpose, note, .. } => (*purpose, note.as_str()),
-        Event::WalletBanned { reason, evidence, .. }
-        | Event::OriginBanned { reason, evidence, .. } => {
-            let evidence =
-                if evidence.is_zero() { String::new() } else { format!("evidence {evidence}") };
-            return joined(&[&quoted(reason), &evidence]);
-        }
-        _ => return None,
-    };
-    joined(&[basis_text(purpose[0]), &safe(&code(purpose)), &quoted(note)])
-}
-
-fn joined(parts: &[&str]) -> Option<String> {
-    let parts: Vec<&str> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
-    (!parts.is_empty()).then(|| parts.join(", "))
-}
-
-fn quoted(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!("\"{}\"", safe(text)) }
-}
-
-/// The short code after the first octet of a purpose.
-fn code(purpose: B256) -> String {
-    let code: Vec<u8> = purpose[1..].iter().copied().take_while(|octet| *octet != 0).collect();
-    String::from_utf8_lossy(&code).into_owned()
-}
-
-const fn basis_text(octet: u8) -> &'static str {
-    match octet {
-        0 => "",
-        1 => "consent",
-        2 => "contract",
-        3 => "legal obligation",
-        4 => "vital interests",
-        5 => "public task",
-        6 => "legitimate interests",
-        _ => "a lawful basis that is not known",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::args::{Basis, Why};
-
-    fn granted(note: &str, purpose: B256) -> Event {
-        Event::AccessGranted {
-            broker_id: U256::from(1),
-            topic_id: B256::repeat_byte(1),
-            wallet: Address::with_last_byte(2),
-            right: Right::Publish,
-            epoch: 1,
-            until: 1_700_000_000,
-            by: Address::with_last_byte(3),
-            fee_wei: U256::ZERO,
-            purpose,
-            note: note.into(),
-        }
-    }
-
-    #[test]
-    fn a_grant_is_told_with_who_what_and_why() {
-        let why_args = Why { basis: Basis::Contract, purpose: "care".into(), note: String::new() };
-        let event = granted("ward 1", why_args.purpose());
-        let mut names = Names::default();
-        names.topics.insert(B256::repeat_byte(1), "ward/hr".into());
-        names.wallets.insert(Address::with_last_byte(2), "reader".into());
-        let told = what(&event, None, &names);
-        assert!(
-            told.contains("(reader) publish `ward/hr` until 2023-11-14 22:13:20 UTC"),
-            "{told}"
-        );
-        assert!(told.starts_with("0x0000000000000000000000000000000000000003 let"), "{told}");
-        assert_eq!(why(&event).as_deref(), Some("contract, care, \"ward 1\""));
-    }
-
-    #[test]
-    fn an_event_without_a_ground_has_no_why() {
-        assert_eq!(why(&granted("", B256::ZERO)), None);
-    }
-
-    #[test]
-    fn what_strangers_wrote_cannot_steer_the_terminal() {
-        let event = granted("\x1b[2Jgone", B256::ZERO);
-        assert_eq!(why(&event).as_deref(), Some("\"\\u{1b}[2Jgone\""));
-    }
 }

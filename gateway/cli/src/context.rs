@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::args::Global;
 use crate::tell;
-use crate::units::{self, ether};
+use crate::units::{self, Moment, ether};
 
 /// The state of a broker at one block.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(crate) registry: Registry,
     pub(crate) height: u64,
     pub(crate) time: u64,
+    /// The second that is asked about, where it is not this one.
+    pub(crate) at: Option<u64>,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -88,20 +90,19 @@ impl Global {
 
     /// The broker's state, rebuilt from events alone, with the device keys of these wallets.
     pub(crate) async fn state(&self, contracts: &Contracts, wallets: &[Address]) -> Result<State> {
-        state(contracts, self.broker_id(), wallets).await
+        state(contracts, self.broker_id(), wallets, None).await
     }
 }
 
-/// Rebuilds the state of a broker from its events and those of the wallets' device keys.
+/// Rebuilds the state of a broker from its events and those of the wallets' device keys, as of the newest block or of a moment.
 pub(crate) async fn state(
     contracts: &Contracts,
     broker_id: U256,
     wallets: &[Address],
+    at: Option<Moment>,
 ) -> Result<State> {
     // Everything up to one block, so that the questions below are about one state.
-    let height: U64 = contracts.rpc().call("eth_blockNumber", json!([])).await?;
-    let height = height.to::<u64>();
-    let time = contracts.block_time().await?;
+    let (height, time, at) = place(contracts, at).await?;
     let ask = async |wallet| {
         let query = Query { broker_id, wallet, to: Some(height), ..Query::default() };
         history::history(contracts.rpc(), contracts.deployment(), &query).await
@@ -114,7 +115,7 @@ pub(crate) async fn state(
     entries.dedup_by_key(|entry| (entry.height, entry.log_index));
     if entries.is_empty() {
         bail!(
-            "broker {broker_id} does not exist on chain {}: correct its number with --broker, or create it with `flytrap broker create`",
+            "broker {broker_id} does not exist on chain {} at block {height}: correct its number with --broker, or create it with `flytrap broker create`",
             contracts.deployment().chain_id
         );
     }
@@ -125,7 +126,54 @@ pub(crate) async fn state(
             .apply(&entry.event, at)
             .wrap_err_with(|| format!("transaction {} in block {}", entry.tx, entry.height))?;
     }
-    Ok(State { registry, height, time, entries })
+    Ok(State { registry, height, time, at, entries })
+}
+
+/// Height and time of the newest block at that moment, and the second that is meant where it is not the present one. Of a moment that is
+/// still to come, as far as the chain knows now.
+async fn place(contracts: &Contracts, at: Option<Moment>) -> Result<(u64, u64, Option<u64>)> {
+    let newest: U64 = contracts.rpc().call("eth_blockNumber", json!([])).await?;
+    let newest = newest.to::<u64>();
+    match at {
+        None => Ok((newest, block_time(contracts, newest).await?, None)),
+        Some(Moment::Block(height)) if height > newest => {
+            bail!("there is no block {height} yet: the newest is {newest}")
+        }
+        Some(Moment::Block(height)) => {
+            let time = block_time(contracts, height).await?;
+            Ok((height, time, Some(time)))
+        }
+        Some(moment) => {
+            let second = moment.second(flytrap_site::unix_now()).unwrap_or_default();
+            // The last block that is not younger: times never fall from block to block.
+            let (mut from, mut to) = (0, newest);
+            while from < to {
+                let middle = to - (to - from) / 2;
+                if block_time(contracts, middle).await? <= second {
+                    from = middle;
+                } else {
+                    to = middle - 1;
+                }
+            }
+            Ok((from, block_time(contracts, from).await?, Some(second)))
+        }
+    }
+}
+
+/// Time of a block, Unix seconds.
+pub(crate) async fn block_time(contracts: &Contracts, height: u64) -> Result<u64> {
+    #[derive(Debug, serde::Deserialize)]
+    struct Timed {
+        timestamp: U64,
+    }
+    let block: Option<Timed> = contracts
+        .rpc()
+        .call("eth_getBlockByNumber", json!([format!("{height:#x}"), false]))
+        .await?;
+    let Some(block) = block else {
+        bail!("the node has no block {height}: ask another node, or wait for it")
+    };
+    Ok(block.timestamp.to())
 }
 
 impl State {
@@ -150,9 +198,9 @@ impl State {
         Ok(topic)
     }
 
-    /// The later of block time and wall clock, as the gateways take it.
+    /// The second that is asked about; else the later of block time and wall clock, as the gateways take it.
     pub(crate) fn now(&self) -> u64 {
-        self.time.max(flytrap_site::unix_now())
+        self.at.unwrap_or_else(|| self.time.max(flytrap_site::unix_now()))
     }
 }
 

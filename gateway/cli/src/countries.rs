@@ -54,6 +54,22 @@ fn countries(codes: &str) -> impl Iterator<Item = Country> {
     codes.split(' ').filter_map(|code| Country::new(<[u8; 2]>::try_from(code.as_bytes()).ok()?))
 }
 
+/// A country as one code, in any case.
+pub(crate) fn country(text: &str) -> Result<Country, Misread> {
+    let code = text.trim().to_ascii_uppercase();
+    countries(CODES).find(|country| country.to_string() == code).ok_or_else(|| {
+        Misread(format!("`{text}` is no country: write one code of ISO 3166-1, such as GB"))
+    })
+}
+
+/// The country that a record is asked to have: a code, or `unknown`.
+pub(crate) fn country_or_unknown(text: &str) -> Result<String, Misread> {
+    match text {
+        "unknown" => Ok(String::new()),
+        code => country(code).map(|country| country.to_string()),
+    }
+}
+
 /// A rule in words.
 pub(crate) fn rule_text(rule: &CountryRule) -> String {
     let codes = || {

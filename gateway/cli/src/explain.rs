@@ -6,13 +6,13 @@ use std::sync::Arc;
 use alloy::primitives::{Address, U256};
 use eyre::Result;
 use flytrap_policy::{
-    Action, Basis, Concern, Credential, CredentialKind, Denial, OfferMode, Options, Principal,
-    Reach, Registry, Right, View,
+    Action, Basis, Concern, Country, Credential, CredentialKind, Denial, OfferMode, Options,
+    Principal, Reach, Registry, Right, View,
 };
 use serde_json::json;
 
 use crate::args::{Can, Global};
-use crate::context::State;
+use crate::context::{self, State};
 use crate::tell::{self, bad, good, safe};
 use crate::units::{ether, offer_text, span, utc};
 
@@ -32,18 +32,22 @@ pub(crate) struct Answer {
 /// `flytrap can …`
 pub(crate) async fn can(global: &Global, args: &Can) -> Result<ExitCode> {
     let contracts = global.contracts().await?;
-    let mut state = global.state(&contracts, &[args.wallet]).await?;
+    let ask = async |wallets: &[Address]| {
+        context::state(&contracts, global.broker_id(), wallets, args.at).await
+    };
+    let mut state = ask(&[args.wallet]).await?;
     if let Some(owner) = state.registry.wallet_of(args.wallet, state.now()) {
         // A device key: whether it still acts depends on what its wallet did, too.
-        state = global.state(&contracts, &[args.wallet, owner]).await?;
+        state = ask(&[args.wallet, owner]).await?;
     }
-    let answer = explain(&state, args.wallet, args.right.into(), &args.name, args.retain);
+    let (right, name) = (args.right.into(), &args.name);
+    let answer = explain(&state, args.wallet, args.from, right, name, args.retain);
     if global.json {
         let (because, advice) = (&answer.because, &answer.advice);
         tell::line(
             json!({
                 "allowed": answer.allowed, "rule": answer.rule, "because": because, "advice": advice,
-                "until": answer.until, "block": state.height,
+                "until": answer.until, "block": state.height, "time": state.now(), "country": args.from,
             })
             .to_string(),
         );
@@ -54,17 +58,23 @@ pub(crate) async fn can(global: &Global, args: &Can) -> Result<ExitCode> {
             tell::line(advice);
         }
         tell::line(tell::faint(&format!(
-            "as of block {}, with the gateways' default options",
-            state.height
+            "as of block {}, {}, {}, with the gateways' default options",
+            state.height,
+            utc(state.now()),
+            args.from.map_or_else(
+                || "from a country that is not known".to_owned(),
+                |from| format!("from {from}")
+            )
         )));
     }
     Ok(if answer.allowed { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }
 
-/// Judges as a gateway would whose client has proved to be `key`.
+/// Judges as a gateway would whose client has proved to be `key` and comes from `country`.
 pub(crate) fn explain(
     state: &State,
     key: Address,
+    country: Option<Country>,
     right: Right,
     name: &str,
     retain: bool,
@@ -83,12 +93,8 @@ pub(crate) fn explain(
     // A proof made this second, which is all that is assumed.
     let credential =
         Credential { kind: CredentialKind::Token, issued_at: now, expires_at: u64::MAX };
-    let who = Principal {
-        wallet: registry.wallet_of(key, now).unwrap_or(key),
-        key,
-        credential,
-        country: None,
-    };
+    let who =
+        Principal { wallet: registry.wallet_of(key, now).unwrap_or(key), key, credential, country };
     let acts = if who.wallet == key {
         String::new()
     } else {
@@ -182,6 +188,21 @@ fn refused(
                 .to_owned(),
         ),
         Denial::Blocked { .. } => Some(format!("only the owner {} can lift the block", topic.owner)),
+        Denial::RetainNotAllowed { .. } => {
+            Some("without the retain flag, or once the owner lets messages be retained there".to_owned())
+        }
+        Denial::OtherBranch { .. } => Some(format!(
+            "below `{}/<address of the key, in lower case>/` it may",
+            safe(&topic.name)
+        )),
+        _ => None,
+    });
+    let advice = advice.or_else(|| match denial {
+        Denial::Banned { until } => {
+            Some(format!("the ban ends {}, or when the broker's owner lifts it", utc(*until)))
+        }
+        Denial::Ungoverned => Some("register a topic there, or one above it".to_owned()),
+        Denial::DeviceEnded => Some("only the wallet can let the key act for it again".to_owned()),
         _ => None,
     });
     let rule = denial.rule();
@@ -223,12 +244,12 @@ mod tests {
         for event in [created, registered].iter().chain(events) {
             registry.apply(event, Stamp { height: 1, time: 1 }).expect("a consistent history");
         }
-        State { registry, height: 1, time: 1, entries: Vec::new() }
+        State { registry, height: 1, time: 1, at: None, entries: Vec::new() }
     }
 
     #[test]
     fn the_price_is_told_to_whom_it_is_refused() {
-        let answer = explain(&state(&[]), READER, Right::Subscribe, "farm/north", false);
+        let answer = explain(&state(&[]), READER, None, Right::Subscribe, "farm/north", false);
         assert!(!answer.allowed);
         assert_eq!(answer.rule, "no-grant");
         assert!(answer.because.contains("`farm`"), "{}", answer.because);
@@ -241,7 +262,7 @@ mod tests {
 
     #[test]
     fn who_cannot_buy_is_sent_to_the_owner() {
-        let answer = explain(&state(&[]), READER, Right::Publish, "farm/north", false);
+        let answer = explain(&state(&[]), READER, None, Right::Publish, "farm/north", false);
         let advice = answer.advice.expect("advice");
         assert!(
             advice.contains("ask the owner 0x0000000000000000000000000000000000000001"),
@@ -252,7 +273,7 @@ mod tests {
     #[test]
     fn owners_and_grantees_hear_why_they_may() {
         assert_eq!(
-            explain(&state(&[]), OWNER, Right::Publish, "farm/north", false).because,
+            explain(&state(&[]), OWNER, None, Right::Publish, "farm/north", false).because,
             "owner of `farm`"
         );
         let until = flytrap_site::unix_now() + 1_000;
@@ -268,7 +289,43 @@ mod tests {
             purpose: B256::ZERO,
             note: String::new(),
         };
-        let answer = explain(&state(&[granted]), READER, Right::Subscribe, "farm/#", false);
+        let answer = explain(&state(&[granted]), READER, None, Right::Subscribe, "farm/#", false);
         assert_eq!((answer.allowed, answer.until), (true, Some(until)));
+    }
+
+    #[test]
+    fn another_country_and_another_second_are_other_questions() {
+        let broker_id = U256::from(1);
+        let topic_id = flytrap_policy::topic_id(broker_id, "farm");
+        let [gb, us] = [*b"GB", *b"US"].map(|code| Country::new(code).expect("a country"));
+        let rule = Event::CountriesSet {
+            broker_id,
+            topic_id,
+            mode: flytrap_policy::CountryMode::Only,
+            codes: vec![gb],
+        };
+        let granted = Event::AccessGranted {
+            broker_id,
+            topic_id,
+            wallet: READER,
+            right: Right::Subscribe,
+            epoch: 1,
+            until: 5_000,
+            by: OWNER,
+            fee_wei: U256::ZERO,
+            purpose: B256::ZERO,
+            note: String::new(),
+        };
+        let mut state = state(&[rule, granted]);
+        let mut ask = |from, second| {
+            state.at = Some(second);
+            explain(&state, READER, from, Right::Subscribe, "farm/north", false)
+        };
+        assert_eq!(ask(Some(gb), 4_999).rule, "allowed");
+        assert_eq!(ask(Some(us), 4_999).rule, "country");
+        let unknown = ask(None, 4_999);
+        assert_eq!(unknown.rule, "country");
+        assert!(unknown.advice.is_some_and(|advice| advice.contains("only GB")));
+        assert_eq!(ask(Some(gb), 5_000).rule, "grant-ended", "half-open, as everywhere");
     }
 }

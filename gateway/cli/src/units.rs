@@ -182,12 +182,31 @@ impl Moment {
     }
 }
 
-/// Reads `2026-11-24` or `2026-11-24T12:00:00Z` (proleptic Gregorian calendar, UTC).
+/// Reads `2026-11-24` (UTC) or, with its zone, `2026-11-24T12:00:00Z` or `2026-11-24T14:00:00+02:00` (RFC 3339 without parts of
+/// seconds, proleptic Gregorian calendar).
 fn utc_seconds(text: &str) -> Option<u64> {
-    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00Z"));
+    let (date, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00:00Z"));
+    let (time, zone) = time.split_at(time.find(['Z', 'z', '+', '-'])?);
+    let local = local_seconds(date, time)?;
+    let away = |text: &str| {
+        let (hours, minutes) = text.split_once(':')?;
+        let is_plain = |part: &str| part.len() == 2 && part.bytes().all(|o| o.is_ascii_digit());
+        let (hours, minutes) =
+            (is_plain(hours).then_some(hours)?, is_plain(minutes).then_some(minutes)?);
+        let (hours, minutes): (u64, u64) = (hours.parse().ok()?, minutes.parse().ok()?);
+        (hours < 24 && minutes < 60).then_some(hours * 3_600 + minutes * 60)
+    };
+    match zone.split_at(1) {
+        ("Z" | "z", "") => Some(local),
+        ("+", east) => local.checked_sub(away(east)?),
+        ("-", west) => local.checked_add(away(west)?),
+        _ => None,
+    }
+}
+
+fn local_seconds(date: &str, time: &str) -> Option<u64> {
     let mut date = date.split('-').map(|part| part.parse::<u64>().ok());
     let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let time = time.strip_suffix(['Z', 'z'])?;
     let mut time = time.split(':').map(|part| part.parse::<u64>().ok());
     let (hour, minute, second) = (time.next()??, time.next()??, time.next().unwrap_or(Some(0))?);
     if !(1970..=9999).contains(&year)
@@ -234,14 +253,12 @@ pub(crate) fn utc(second: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
-/// An address in any spelling that is valid; mixed case is a checksum and must be right (EIP-55).
+/// An address in any spelling that is valid, with 0x or without; mixed case is a checksum and must be right (EIP-55).
 pub(crate) fn address(text: &str) -> Result<Address, Misread> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-    let Some(digits) =
-        digits.filter(|digits| digits.len() == 40 && digits.bytes().all(|o| o.is_ascii_hexdigit()))
-    else {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    if digits.len() != 40 || !digits.bytes().all(|octet| octet.is_ascii_hexdigit()) {
         return misread(format!("`{text}` is no address: wanted 0x and 40 hexadecimal digits"));
-    };
+    }
     let address = Address::from_str(digits)
         .map_err(|error| Misread(format!("`{text}` is no address: {error}")))?;
     let mixed = digits.bytes().any(|octet| octet.is_ascii_lowercase())
@@ -393,7 +410,8 @@ mod tests {
     fn addresses_in_every_valid_spelling_are_the_same_address() {
         let wanted = address(CHECKSUMMED).expect("an address");
         let upper = format!("0x{}", CHECKSUMMED[2..].to_uppercase());
-        for text in [CHECKSUMMED.to_lowercase(), upper.clone(), upper.replace("0x", "0X")] {
+        let bare = CHECKSUMMED[2..].to_owned();
+        for text in [CHECKSUMMED.to_lowercase(), upper.clone(), upper.replace("0x", "0X"), bare] {
             assert_eq!(address(&text), Ok(wanted), "{text}");
         }
     }
@@ -404,7 +422,7 @@ mod tests {
         let error = address(&swapped).expect_err("a wrong checksum");
         assert!(error.to_string().contains("checksum"), "{error}");
         for text in
-            [&CHECKSUMMED[..41], &CHECKSUMMED[2..], "0x", "", &format!("{CHECKSUMMED}0"), "reader"]
+            [&CHECKSUMMED[..41], &CHECKSUMMED[3..], "0x", "", &format!("{CHECKSUMMED}0"), "reader"]
         {
             assert!(address(text).is_err(), "{text}");
         }
@@ -445,6 +463,8 @@ mod tests {
         assert_eq!("1700000000".parse(), Ok(Moment::Second(1_700_000_000)));
         assert_eq!("2h".parse(), Ok(Moment::Ago(7_200)));
         assert_eq!("2023-11-14T22:13:20Z".parse(), Ok(Moment::Second(1_700_000_000)));
+        assert_eq!("2023-11-14T23:43:20+01:30".parse(), Ok(Moment::Second(1_700_000_000)));
+        assert_eq!("2023-11-14 17:13:20-05:00".parse(), Ok(Moment::Second(1_700_000_000)));
         assert_eq!("2024-02-29".parse(), Ok(Moment::Second(1_709_164_800)));
         for text in [
             "",
@@ -455,6 +475,10 @@ mod tests {
             "2023-01-00",
             "2023-01-01T25:00:00Z",
             "2023-01-01T00:00:00",
+            "2023-01-01T00:00:00+2",
+            "2023-01-01T00:00:00+24:00",
+            "2023-01-01T00:00:00Z+02:00",
+            "1970-01-01T00:00:00+01:00",
         ] {
             assert!(text.parse::<Moment>().is_err(), "{text}");
         }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
 use eyre::{Result, WrapErr, bail, eyre};
-use flytrap_chain::history::{self, Query};
+use flytrap_chain::history::{self, Entry, Query};
 use flytrap_chain::wallet::Contracts;
 use flytrap_policy::Event;
 use flytrap_record::Record;
-use flytrap_record::export::{Anchor, Checked, Checker, Head, Line, MOST_LINE};
+use flytrap_record::export::{Anchor, Checked, Checker, Fault, Head, Line, MOST_LINE};
 use serde_json::json;
 
 use crate::args::{Global, VerifyArgs};
@@ -24,7 +24,8 @@ use crate::units::utc;
 const TELL: Duration = Duration::from_secs(2);
 
 /// An anchor, and where it stands on chain.
-struct Placed {
+#[derive(Debug)]
+pub(crate) struct Placed {
     anchor: Anchor,
     height: u64,
     time: u64,
@@ -36,30 +37,19 @@ pub(crate) async fn verify(global: &Global, args: &VerifyArgs) -> Result<()> {
     let contracts = global.contracts().await?;
     let head = head(&args.file)?;
     is_about(global, &contracts, &head)?;
-    let placed = anchors(&contracts, &head).await?;
-    let anchors = placed.iter().map(|(sequence, placed)| (*sequence, placed.anchor)).collect();
-    let mut checker = Checker::default();
-    let mut said = Instant::now();
-    let checked = lines(&args.file, |number, line, read| {
-        checker.take(line)?;
-        if said.elapsed() >= TELL {
-            said = Instant::now();
-            tell::aside(&format!("line {number}, {read} % of the file"));
-        }
-        Ok(())
-    })
-    .and_then(|()| Ok(checker.finish(&anchors)?));
-    let checked = match checked {
+    let query = Query { broker_id: head.broker_id, wallet: Some(head.gateway), ..Query::default() };
+    let entries = history::history(contracts.rpc(), contracts.deployment(), &query).await?;
+    let placed = anchors(&entries, head.gateway);
+    let checked = match check(&args.file, &placed, |_| Ok(()))? {
         Ok(checked) => checked,
-        Err(error) if error.is::<flytrap_record::export::Fault>() => {
+        Err(fault) => {
             if global.json {
-                tell::line(json!({ "verified": false, "fault": error.to_string() }).to_string());
+                tell::line(json!({ "verified": false, "fault": fault.to_string() }).to_string());
             } else {
-                tell::line(format!("{}  {error}", tell::bad("FAIL")));
+                tell::line(format!("{}  {fault}", tell::bad("FAIL")));
             }
             bail!("the file is not what gateway {} recorded and anchored", head.gateway);
         }
-        Err(error) => return Err(error),
     };
     told(global, &checked, &placed);
     if args.topic.is_some() || args.wallet.is_some() || args.show {
@@ -68,8 +58,45 @@ pub(crate) async fn verify(global: &Global, args: &VerifyArgs) -> Result<()> {
     Ok(())
 }
 
+/// Checks a file against the gateway's anchors, and hands every record that stands in it to `each`, also those after what is wrong with it.
+pub(crate) fn check(
+    file: &Path,
+    placed: &BTreeMap<u64, Placed>,
+    mut each: impl FnMut(Record) -> Result<()>,
+) -> Result<Result<Checked, Fault>> {
+    let anchors = placed.iter().map(|(sequence, placed)| (*sequence, placed.anchor)).collect();
+    let mut checker = Ok(Checker::default());
+    let mut said = Instant::now();
+    lines(file, |number, line, read| {
+        let record = match &mut checker {
+            Ok(so_far) => match so_far.take(line) {
+                Ok(record) => record,
+                Err(fault) => {
+                    checker = Err(fault);
+                    record_in(line)
+                }
+            },
+            Err(_) => record_in(line),
+        };
+        if said.elapsed() >= TELL {
+            said = Instant::now();
+            tell::aside(&format!("line {number}, {read} % of the file"));
+        }
+        record.map_or(Ok(()), &mut each)
+    })?;
+    Ok(checker.and_then(|checker| checker.finish(&anchors)))
+}
+
+/// The record in a line that nothing vouches for.
+fn record_in(line: &[u8]) -> Option<Record> {
+    match serde_json::from_slice(line) {
+        Ok(Line::Record(line)) if line.record.check().is_ok() => Some(line.record),
+        _ => None,
+    }
+}
+
 /// The first line.
-fn head(file: &Path) -> Result<Head> {
+pub(crate) fn head(file: &Path) -> Result<Head> {
     let mut found = None;
     let mut first = read(file)?.take(u64::try_from(MOST_LINE).unwrap_or(u64::MAX));
     let mut line = Vec::new();
@@ -86,10 +113,10 @@ fn head(file: &Path) -> Result<Head> {
 }
 
 /// Whether the file is of the broker and contracts that were asked about: it may claim any others.
-fn is_about(global: &Global, contracts: &Contracts, head: &Head) -> Result<()> {
+pub(crate) fn is_about(global: &Global, contracts: &Contracts, head: &Head) -> Result<()> {
     let deployment = contracts.deployment();
     let wanted = (deployment.chain_id, deployment.audit_log, global.broker_id());
-    if (head.chain_id, head.audit_log, head.broker_id) == wanted {
+    if head.is_of(wanted.0, wanted.1, wanted.2) {
         return Ok(());
     }
     bail!(
@@ -103,23 +130,17 @@ fn is_about(global: &Global, contracts: &Contracts, head: &Head) -> Result<()> {
     )
 }
 
-/// All anchors of the gateway, by their numbers.
-async fn anchors(contracts: &Contracts, head: &Head) -> Result<BTreeMap<u64, Placed>> {
-    let query = Query { broker_id: head.broker_id, wallet: Some(head.gateway), ..Query::default() };
-    let entries = history::history(contracts.rpc(), contracts.deployment(), &query).await?;
-    let anchors = entries.into_iter().filter_map(|entry| match entry.event {
-        Event::Anchored { gateway, sequence, root, previous, count, .. }
-            if gateway == head.gateway =>
-        {
+/// All anchors of the gateway among these events, by their numbers.
+pub(crate) fn anchors(entries: &[Entry], of: Address) -> BTreeMap<u64, Placed> {
+    let anchors = entries.iter().filter_map(|entry| match entry.event {
+        Event::Anchored { gateway, sequence, root, previous, count, .. } if gateway == of => {
             let anchor = Anchor { root, previous, count };
-            Some((
-                sequence,
-                Placed { anchor, height: entry.height, time: entry.time, tx: entry.tx },
-            ))
+            let (height, time, tx) = (entry.height, entry.time, entry.tx);
+            Some((sequence, Placed { anchor, height, time, tx }))
         }
         _ => None,
     });
-    Ok(anchors.collect())
+    anchors.collect()
 }
 
 fn told(global: &Global, checked: &Checked, placed: &BTreeMap<u64, Placed>) {

@@ -48,7 +48,7 @@ pub use gateway::Gateway;
 pub use ground::Child;
 pub use recorder::{Direction, Recorder, Seen};
 pub use spy::Spy;
-pub use tools::{on_path, project_root};
+pub use tools::{command_line, gateway as gateway_program, on_path, project_root};
 pub use wallets::{Device, Login, Wallets, token, token_between, unix_now};
 pub use wire::{Connect, Packet, Publish, Reader};
 

@@ -69,20 +69,29 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// If it is in neither.
-pub(crate) fn gateway() -> Result<PathBuf> {
-    if let Some(file) = env::var_os("FLYTRAP_GATEWAY_BIN") {
+pub fn gateway() -> Result<PathBuf> {
+    built("flytrap-gateway", "flytrap-gateway", "FLYTRAP_GATEWAY_BIN")
+}
+
+/// The command line `flytrap`: `FLYTRAP_BIN`, else where [`gateway`] looks.
+///
+/// # Errors
+/// If it is in neither.
+pub fn command_line() -> Result<PathBuf> {
+    built("flytrap", "flytrap-cli", "FLYTRAP_BIN")
+}
+
+fn built(name: &str, package: &str, variable: &str) -> Result<PathBuf> {
+    if let Some(file) = env::var_os(variable) {
         return Ok(file.into());
     }
     let exe = env::current_exe()?;
-    exe.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("flytrap-gateway"))
-        .find(|file| file.is_file())
-        .ok_or_else(|| {
+    exe.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|file| file.is_file()).ok_or_else(
+        || {
             eyre!(
-                "`flytrap-gateway` was not found beside {}: build it (`cargo build -p flytrap-gateway`) or set FLYTRAP_GATEWAY_BIN",
+                "`{name}` was not found beside {}: build it (`cargo build -p {package}`) or set {variable}",
                 exe.display()
             )
-        })
+        },
+    )
 }

@@ -25,6 +25,7 @@ mod no_trace;
 mod node_faults;
 mod packets;
 mod presenting;
+mod privacy;
 mod proxy_protocol;
 mod reauthentication;
 mod record;

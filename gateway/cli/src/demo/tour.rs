@@ -202,9 +202,9 @@ impl<'a> Cast<'a> {
             "the broker was sent none of his message, while one of the owner's after it arrived",
         );
         let wallet = self.site.wallet(key).await?;
-        let state = context::state(&wallet, self.site.broker_id, &[key.address()]).await?;
+        let state = context::state(&wallet, self.site.broker_id, &[key.address()], None).await?;
         let answer =
-            explain::explain(&state, key.address(), Right::Subscribe, "farm/north/#", false);
+            explain::explain(&state, key.address(), None, Right::Subscribe, "farm/north/#", false);
         narrator.command(&format!("flytrap can {} subscribe 'farm/north/#'", key.address()));
         narrator.evidence(
             !answer.allowed && answer.rule == "no-grant",

@@ -1,0 +1,419 @@
+//! `flytrap audit at`: one topic at one second. Who was entitled, by replay of the chain's events into the gateways' own registry; who did use
+//! it, who tried and was refused, and who could and never did, by the gateways' records.
+
+use std::collections::BTreeSet;
+
+use alloy::primitives::Address;
+use eyre::Result;
+use flytrap_policy::{Event, OfferMode, Right, Topic};
+use flytrap_record::{Kind, Record};
+use serde_json::{Value, json};
+
+use super::past::{self, Past};
+use super::words::{self, Names};
+use super::{records, rows};
+use crate::args::{AtArgs, Decision, Global};
+use crate::broker::{right_text, traits_text};
+use crate::context::{self, State};
+use crate::countries::rule_text;
+use crate::tell::{self, safe};
+use crate::units::{Span, utc};
+
+/// A right that somebody had at that second, or had lost before it.
+#[derive(Debug)]
+struct Entitled {
+    wallet: Address,
+    /// `owner`, `manager`, `grant`.
+    ground: &'static str,
+    right: Option<Right>,
+    /// When it ends or ended; open for owners and managers.
+    until: Option<u64>,
+    /// Why it does not count at that second although it was given: the rule.
+    but: Option<&'static str>,
+    /// The event that gave it, or took it away.
+    since: Option<Since>,
+}
+
+#[derive(Debug)]
+struct Since {
+    tx: alloy::primitives::B256,
+    height: u64,
+    time: u64,
+    why: Option<String>,
+}
+
+/// What the records say about the topic around that second.
+#[derive(Debug, Default)]
+struct Used {
+    /// What was going on then, refused or not.
+    then: Vec<Record>,
+    /// Wallets that used each right at any time.
+    ever: BTreeSet<(Address, Right)>,
+    read: bool,
+    verified: bool,
+}
+
+/// `flytrap audit at TOPIC MOMENT`
+pub(super) async fn at(global: &Global, args: &AtArgs) -> Result<()> {
+    let contracts = global.contracts().await?;
+    let state = context::state(&contracts, global.broker_id(), &[], Some(args.moment)).await?;
+    let topic = match state.topic(&args.topic) {
+        Ok(topic) => topic,
+        // A name below a topic is governed by it.
+        Err(none) => state.registry.governing(&args.topic).ok_or(none)?,
+    };
+    let now = state.now();
+    let mut names = Names::default();
+    let past = Past::read(&contracts, global.broker_id(), &mut names).await?;
+    let entitled = entitled(&state, topic, now);
+    let mut used =
+        Used { read: !args.records.records.is_empty(), verified: true, ..Used::default() };
+    if used.read {
+        let Span(within) = args.within.unwrap_or(Span(0));
+        let each = |_, record: Record| {
+            if record.topic_id != topic.id {
+                return Ok(());
+            }
+            if rows::decision(record.kind) == Some(Decision::Allowed)
+                && let Some(right) = past::right(record.kind)
+            {
+                records::room(used.ever.len())?;
+                used.ever.insert((record.wallet, right));
+            }
+            let (from, to) = (now.saturating_sub(within), now.saturating_add(within));
+            if record.first_at <= to && from <= record.last_at {
+                records::room(used.then.len())?;
+                used.then.push(record);
+            }
+            Ok(())
+        };
+        let sources = records::read(global, &contracts, &args.records, &past, each).await?;
+        used.verified = sources.iter().all(|source| source.verified);
+        used.then.sort_by_key(|record| (record.wallet, record.kind, record.first_at, record.index));
+    }
+    if global.json {
+        tell::line(as_json(&state, topic, &entitled, &used).to_string());
+    } else {
+        as_text(&state, topic, &entitled, &used, &names);
+    }
+    Ok(())
+}
+
+/// Owner, managers, and everybody who was ever granted a right in the topic's present epoch.
+fn entitled(state: &State, topic: &Topic, now: u64) -> Vec<Entitled> {
+    let registry = &state.registry;
+    let banned = |wallet| registry.wallet_banned_until(wallet, now).map(|_| "banned");
+    let mut all = vec![Entitled {
+        wallet: topic.owner,
+        ground: "owner",
+        right: None,
+        until: None,
+        but: banned(topic.owner),
+        since: since(state, |event| match event {
+            Event::TopicRegistered { topic_id, owner, .. }
+            | Event::HiddenTopicRegistered { topic_id, owner, .. } => {
+                *topic_id == topic.id && *owner == topic.owner
+            }
+            Event::TopicOwnershipTransferred { topic_id, new_owner, .. } => {
+                *topic_id == topic.id && *new_owner == topic.owner
+            }
+            _ => false,
+        }),
+    }];
+    let managers: BTreeSet<Address> = state
+        .entries
+        .iter()
+        .filter_map(|entry| match entry.event {
+            Event::ManagerSet { topic_id, manager, .. } if topic_id == topic.id => Some(manager),
+            _ => None,
+        })
+        .filter(|manager| registry.is_manager(topic.id, *manager))
+        .collect();
+    all.extend(managers.into_iter().map(|wallet| Entitled {
+        wallet,
+        ground: "manager",
+        right: None,
+        until: None,
+        but: banned(wallet),
+        since: since(state, |event| {
+            matches!(event, Event::ManagerSet { topic_id, manager, .. } if *topic_id == topic.id && *manager == wallet)
+        }),
+    }));
+    let mut grants: Vec<_> = registry
+        .grants()
+        .filter(|(of, ..)| of.id == topic.id)
+        .map(|(_, wallet, right, until)| (wallet, right, until))
+        .collect();
+    grants.sort_unstable_by_key(|(wallet, right, _)| (*wallet, *right == Right::Subscribe));
+    all.extend(grants.into_iter().map(|(wallet, right, until)| {
+        let is_blocked = registry.is_blocked(topic.id, wallet);
+        let ended = (until <= now).then_some("ended");
+        let but = banned(wallet).or(is_blocked.then_some("blocked")).or(ended);
+        let of_right = |id, whose, of| id == topic.id && whose == wallet && of == right;
+        let since = since(state, |event| match event {
+            Event::AccessGranted { topic_id, wallet, right, .. }
+            | Event::AccessBought { topic_id, wallet, right, .. }
+            | Event::AccessRevoked { topic_id, wallet, right, .. } => {
+                of_right(*topic_id, *wallet, *right)
+            }
+            Event::WalletBlocked { topic_id, wallet: whose, .. } => {
+                is_blocked && *topic_id == topic.id && *whose == wallet
+            }
+            _ => false,
+        });
+        Entitled { wallet, ground: "grant", right: Some(right), until: Some(until), but, since }
+    }));
+    all
+}
+
+/// The last event that fits.
+fn since(state: &State, fits: impl Fn(&Event) -> bool) -> Option<Since> {
+    let entry = state.entries.iter().rev().find(|entry| fits(&entry.event))?;
+    Some(Since {
+        tx: entry.tx,
+        height: entry.height,
+        time: entry.time,
+        why: words::why(&entry.event),
+    })
+}
+
+/// Rights that any wallet has without a grant.
+fn public(topic: &Topic) -> Vec<Right> {
+    [Right::Publish, Right::Subscribe]
+        .into_iter()
+        .filter(|right| topic.offer(*right).mode == OfferMode::Public)
+        .collect()
+}
+
+/// Who held a right then and is in no record as having used it.
+fn idle<'a>(
+    entitled: &'a [Entitled],
+    used: &'a Used,
+) -> impl Iterator<Item = (Address, Right)> + 'a {
+    let rights = |of: &Entitled| match (of.ground, of.right) {
+        ("grant", Some(right)) => vec![right],
+        ("owner", _) => vec![Right::Publish, Right::Subscribe],
+        _ => Vec::new(),
+    };
+    entitled
+        .iter()
+        .filter(|of| of.but.is_none())
+        .flat_map(move |of| rights(of).into_iter().map(|right| (of.wallet, right)))
+        .filter(|one| !used.ever.contains(one))
+}
+
+fn as_json(state: &State, topic: &Topic, entitled: &[Entitled], used: &Used) -> Value {
+    let entitlement = |of: &Entitled| {
+        let since = of
+            .since
+            .as_ref()
+            .map(|at| json!({ "tx": at.tx, "block": at.height, "time": at.time, "why": at.why }));
+        json!({ "wallet": of.wallet, "ground": of.ground, "right": of.right, "until": of.until, "but": of.but, "since": since })
+    };
+    let of = |still: bool| -> Vec<Value> {
+        entitled.iter().filter(|of| of.but.is_none() == still).map(entitlement).collect()
+    };
+    let records = |wanted: Decision| -> Vec<&Record> {
+        used.then.iter().filter(|record| rows::decision(record.kind) == Some(wanted)).collect()
+    };
+    let idle: Vec<Value> = idle(entitled, used)
+        .map(|(wallet, right)| json!({ "wallet": wallet, "right": right }))
+        .collect();
+    let known = used.read && topic.traits.sensitive;
+    json!({
+        "topic": &*topic.name, "topicId": topic.id, "epoch": topic.epoch, "time": state.now(), "block": state.height,
+        "sensitive": topic.traits.sensitive, "countries": rule_text(&topic.countries), "public": public(topic),
+        "entitled": of(true), "wasEntitled": of(false),
+        "used": used.read.then(|| records(Decision::Allowed)), "refused": used.read.then(|| records(Decision::Refused)),
+        "neverUsed": known.then_some(idle), "verified": used.read.then_some(used.verified),
+    })
+}
+
+fn as_text(state: &State, topic: &Topic, entitled: &[Entitled], used: &Used, names: &Names) {
+    let name = if topic.name.is_empty() { topic.id.to_string() } else { safe(&topic.name) };
+    tell::line(tell::strong(&format!(
+        "`{name}` at {}, as of block {} of {}",
+        utc(state.now()),
+        state.height,
+        utc(state.time)
+    )));
+    tell::line(format!(
+        "epoch {}, {}, from {} countries",
+        topic.epoch,
+        traits_text(topic.traits),
+        rule_text(&topic.countries)
+    ));
+    tell::line("Entitled:");
+    for right in public(topic) {
+        tell::line(format!(
+            "    every wallet that is neither blocked nor banned may {}",
+            right_text(right)
+        ));
+    }
+    let what = |of: &Entitled| match (of.ground, of.right) {
+        (_, Some(right)) => format!("may {}", right_text(right)),
+        ("manager", None) => "manages it".to_owned(),
+        _ => "owns it, and may publish and subscribe".to_owned(),
+    };
+    let since = |of: &Entitled| {
+        of.since.as_ref().map_or_else(String::new, |at| {
+            let why = at.why.as_ref().map(|why| format!(", why: {why}")).unwrap_or_default();
+            format!("\n        {}, block {}, transaction {}{why}", utc(at.time), at.height, at.tx)
+        })
+    };
+    for of in entitled.iter().filter(|of| of.but.is_none()) {
+        let until = of.until.map(|until| format!(" until {}", utc(until))).unwrap_or_default();
+        tell::line(format!("    {} {}{until}{}", of.wallet, what(of), since(of)));
+    }
+    let mut lost = entitled.iter().filter(|of| of.but.is_some()).peekable();
+    if lost.peek().is_some() {
+        tell::line("Was entitled, and was not at that second:");
+    }
+    for of in lost {
+        let until = of.until.map(|until| format!(" until {}", utc(until))).unwrap_or_default();
+        let but = of.but.unwrap_or_default();
+        tell::line(format!("    {} {}{until}, {but}{}", of.wallet, what(of), since(of)));
+    }
+    if !used.read {
+        tell::line("Who used it is in the gateways' records: name their files with --records.");
+        return;
+    }
+    let mark = if used.verified { String::new() } else { format!("{}  ", tell::bad("UNVERIFIED")) };
+    for (title, wanted) in [("Used it:", Decision::Allowed), ("Was refused:", Decision::Refused)] {
+        tell::line(title);
+        let mut none = true;
+        for record in used.then.iter().filter(|record| rows::decision(record.kind) == Some(wanted))
+        {
+            none = false;
+            tell::line(format!(
+                "    {mark}{}  {}{}",
+                rows::times(record.first_at, record.last_at),
+                rows::record_text(record, names),
+                if record.rule.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({})", safe(&record.rule))
+                }
+            ));
+        }
+        if none {
+            tell::line("    nobody, as far as these records go");
+        }
+    }
+    if !topic.traits.sensitive {
+        tell::line(
+            "The topic was not sensitive then: messages were counted, and not recorded for anybody.",
+        );
+        return;
+    }
+    tell::line("Could, and never did in these records:");
+    let mut none = true;
+    for (wallet, right) in idle(entitled, used) {
+        none = false;
+        tell::line(format!("    {wallet} {}", right_text(right)));
+    }
+    if none {
+        tell::line("    nobody");
+    }
+    let ended = used.then.iter().filter(|record| record.kind == Kind::SessionEnded).count();
+    if ended > 0 {
+        tell::line(format!("{ended} times a session or subscription was ended then."));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use alloy::primitives::{B256, U256};
+    use flytrap_policy::{NamingPolicy, Offer, Registry, Stamp, Traits, topic_id};
+
+    use super::*;
+    use crate::explain::explain;
+
+    const OWNER: Address = Address::with_last_byte(1);
+    const READER: Address = Address::with_last_byte(2);
+    const BLOCKED: Address = Address::with_last_byte(3);
+    const ENDED: Address = Address::with_last_byte(4);
+
+    fn state(second: u64) -> State {
+        let broker_id = U256::ONE;
+        let topic_id = topic_id(broker_id, "ward");
+        let granted = |wallet, until| Event::AccessGranted {
+            broker_id,
+            topic_id,
+            wallet,
+            right: Right::Subscribe,
+            epoch: 1,
+            until,
+            by: OWNER,
+            fee_wei: U256::ZERO,
+            purpose: B256::ZERO,
+            note: "care".to_owned(),
+        };
+        let events = [
+            Event::BrokerCreated {
+                broker_id,
+                owner: OWNER,
+                policy: NamingPolicy::Open,
+                name: "T".into(),
+            },
+            Event::TopicRegistered {
+                broker_id,
+                topic_id,
+                owner: OWNER,
+                epoch: 1,
+                name: "ward".into(),
+                traits: Traits { sensitive: true, ..Traits::default() },
+                publish_offer: Offer::default(),
+                subscribe_offer: Offer::default(),
+            },
+            granted(READER, 1_000),
+            granted(BLOCKED, 1_000),
+            granted(ENDED, 500),
+            Event::WalletBlocked {
+                broker_id,
+                topic_id,
+                wallet: BLOCKED,
+                by: OWNER,
+                purpose: B256::ZERO,
+                note: String::new(),
+            },
+        ];
+        let mut registry = Registry::new(broker_id);
+        for event in &events {
+            registry.apply(event, Stamp { height: 1, time: 1 }).expect("a consistent history");
+        }
+        State { registry, height: 1, time: 1, at: Some(second), entries: Vec::new() }
+    }
+
+    /// What is listed as entitled is what a gateway would have let through at that second, and nobody else.
+    #[test]
+    fn entitled_is_whom_a_gateway_would_have_served() {
+        let mut looked_at = 0;
+        for second in [499, 500, 999, 1_000] {
+            let state = state(second);
+            let topic = state.registry.topic("ward").expect("registered");
+            for of in entitled(&state, topic, second) {
+                let answer = explain(&state, of.wallet, None, Right::Subscribe, "ward/1", false);
+                assert_eq!(of.but.is_none(), answer.allowed, "{of:?} at {second}: {answer:?}");
+                looked_at += 1;
+            }
+        }
+        assert_eq!(looked_at, 4 * 4, "owner and three grants each time");
+    }
+
+    #[test]
+    fn who_is_in_no_record_never_did() {
+        let state = state(400);
+        let topic = state.registry.topic("ward").expect("registered");
+        let all = entitled(&state, topic, 400);
+        let used = Used {
+            ever: [(READER, Right::Subscribe), (OWNER, Right::Publish)].into(),
+            read: true,
+            ..Used::default()
+        };
+        let idle: BTreeMap<Address, Right> = idle(&all, &used).collect();
+        assert_eq!(idle, [(OWNER, Right::Subscribe), (ENDED, Right::Subscribe)].into());
+    }
+}
