@@ -43,6 +43,8 @@ struct Visitor {
     trial: Option<Trial>,
     /// `addr` is the client's and was let in, rather than that of a balancer which has yet to name one.
     is_judged: bool,
+    /// `addr` is the client's own, by the socket or by the word of a balancer, and not the balancer's for want of one.
+    is_named: bool,
 }
 
 impl Visitor {
@@ -72,7 +74,8 @@ impl Arrival {
         let accepted = Instant::now();
         let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
         let admitted = seats.take().and_then(|seat| {
-            let mut visitor = Visitor { addr, seat, trial: None, is_judged: false };
+            let (is_judged, is_named) = (false, true);
+            let mut visitor = Visitor { addr, seat, trial: None, is_judged, is_named };
             if !listener.speaks_for_others(addr.ip()) {
                 // It would be of no use to read what it says about addresses.
                 if listener.proxy_protocol {
@@ -120,7 +123,10 @@ impl Arrival {
         let Self { mut socket, reached, listener, accepted, mut visitor } = self;
         if listener.proxy_protocol {
             let client = match proxy::read_header(&mut socket).await {
-                Ok(client) => client.unwrap_or(visitor.addr),
+                Ok(client) => {
+                    visitor.is_named = client.is_some();
+                    client.unwrap_or(visitor.addr)
+                }
                 Err(error) => {
                     debug!(%error, "a trusted peer sent no PROXY header");
                     turn_away(&socket, visitor.addr, "proxy_header", shared);
@@ -140,9 +146,13 @@ impl Arrival {
         if let Some(config) = &listener.websocket {
             stream = upgrade(stream, config, &listener, &mut visitor, shared).await?;
         }
-        let Visitor { addr, seat, trial, .. } = visitor;
+        let Visitor { addr, seat, trial, is_named, .. } = visitor;
         let (tls, origin) = (listener.tls.is_some(), Origin::from(addr.ip()));
-        Some((stream, Peer { addr, reached, origin, listener, tls, accepted, trial }, seat))
+        Some((
+            stream,
+            Peer { addr, is_named, reached, origin, listener, tls, accepted, trial },
+            seat,
+        ))
     }
 }
 
@@ -193,6 +203,7 @@ async fn upgrade(
         Err(refused) => return refuse(stream, refused, visitor.addr, shared).await,
     };
     if !visitor.is_judged {
+        visitor.is_named = client.is_some();
         let client = client.map_or(visitor.addr, |ip| SocketAddr::new(ip, 0));
         if let Err(reason) = visitor.judge(client, shared) {
             turn_away(stream.socket(), client, reason, shared);

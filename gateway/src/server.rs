@@ -104,6 +104,9 @@ pub enum ServerError {
     /// The records.
     #[error(transparent)]
     Records(#[from] StoreError),
+    /// A fault of ours while country databases were read.
+    #[error("reading the country databases: {0}; report it, and start without them")]
+    Countries(tokio::task::JoinError),
     /// Health and metrics can no longer be served.
     #[error("health and metrics cannot be served: {0}")]
     Health(io::Error),
@@ -197,7 +200,13 @@ pub async fn run(
         metrics.clone(),
         stop.clone(),
     ));
-    let (countries, mut keeper) = Countries::open(&config.countries, metrics.clone());
+    let (countries, mut keeper) = {
+        let (wanted, metrics) = (config.countries.clone(), metrics.clone());
+        // Files are read in it, and a signal must not have to wait for them.
+        tokio::task::spawn_blocking(move || Countries::open(&wanted, metrics))
+            .await
+            .map_err(ServerError::Countries)?
+    };
     keeper.record(&audit, mirror.now()).await;
     let wallet_desk = config
         .authentication

@@ -57,6 +57,8 @@ pub struct Shared {
 pub struct Peer {
     /// As the socket tells it, or a balancer that is believed; an IPv4 address in IPv6 clothes unclothed.
     pub addr: SocketAddr,
+    /// Whether that is the client's own address; else a balancer that is believed named nobody, and it is the balancer's.
+    pub is_named: bool,
     /// Our address that it, or the balancer, reached.
     pub reached: SocketAddr,
     /// What failures and bans are counted by.

@@ -59,6 +59,13 @@ pub struct Settled {
     revision: u64,
 }
 
+impl Settled {
+    /// The chain that it came from is gone: marks of the next one, which counts anew, do not compare with its own.
+    pub(crate) fn of_another_chain(&mut self) {
+        self.revision = u64::MAX;
+    }
+}
+
 /// Why blocks were not taken in. The chain is then as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {

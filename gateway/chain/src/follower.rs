@@ -316,6 +316,9 @@ impl Follower {
         if let Some(published) = &mut self.published {
             published.mark = None;
         }
+        if let Some(agreed) = &mut self.agreed {
+            agreed.of_another_chain();
+        }
     }
 
     /// Follows by one node until it fails.

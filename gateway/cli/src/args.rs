@@ -661,7 +661,7 @@ pub(crate) enum AuditAbout {
         #[command(flatten)]
         records: RecordsArgs,
     },
-    /// Check a gateway's exported records against the anchors on chain. Ends with 0 only if nothing was changed or left out.
+    /// Check a gateway's exported records against the anchors on chain. Ends with 0 only if nothing in it was changed and no interval between its first and its last is missing; says what is not in it.
     Verify(VerifyArgs),
 }
 

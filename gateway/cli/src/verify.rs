@@ -32,6 +32,9 @@ pub(crate) struct Placed {
     tx: B256,
 }
 
+/// Said of a file whose first number is not what the chain's earlier anchors come to.
+pub(crate) const LOST: &str = "The gateway began its records anew before these, or went on from an older copy of them: what it had not anchored by then is lost.";
+
 /// `flytrap audit verify FILE`
 pub(crate) async fn verify(global: &Global, args: &VerifyArgs) -> Result<()> {
     let contracts = global.contracts().await?;
@@ -144,7 +147,7 @@ pub(crate) fn anchors(entries: &[Entry], of: Address) -> BTreeMap<u64, Placed> {
 }
 
 fn told(global: &Global, checked: &Checked, placed: &BTreeMap<u64, Placed>) {
-    let Checked { head, batches, records, removed, sequences, later } = checked;
+    let Checked { head, batches, records, removed, sequences, later, has_lost } = checked;
     let (first, last) = sequences.unwrap_or_default();
     let of_file = || placed.range(first..=last);
     if global.json {
@@ -153,7 +156,7 @@ fn told(global: &Global, checked: &Checked, placed: &BTreeMap<u64, Placed>) {
             .collect();
         let answer = json!({
             "verified": true, "gateway": head.gateway, "records": records, "removed": removed, "intervals": batches,
-            "first": first, "last": last, "later": later, "anchors": anchors,
+            "first": first, "last": last, "later": later, "lostBefore": has_lost, "anchors": anchors,
         });
         tell::line(answer.to_string());
         return;
@@ -178,6 +181,9 @@ fn told(global: &Global, checked: &Checked, placed: &BTreeMap<u64, Placed>) {
             "Intervals 1 to {} are not in the file: not kept any longer, or left out with --from.",
             first - 1
         ));
+    }
+    if *has_lost {
+        tell::line(LOST);
     }
     if *removed > 0 {
         tell::line(format!(

@@ -223,6 +223,9 @@ pub struct Checked {
     pub sequences: Option<(u64, u64)>,
     /// Anchors on chain after the last one in the file.
     pub later: u64,
+    /// Before the first batch there are more records on chain than numbers: the gateway began anew, or went on from an older copy of its
+    /// records. What it had not anchored by then is lost.
+    pub has_lost: bool,
 }
 
 /// Reads a file line by line.
@@ -250,6 +253,7 @@ struct Open {
 struct Found {
     sequence: u64,
     root: B256,
+    first: u64,
     count: u64,
 }
 
@@ -354,7 +358,8 @@ impl Checker {
                 top: top(leaves.drain(..)),
             }
             .root();
-            self.batches.push(Found { sequence: batch.sequence, root, count: batch.count });
+            let BatchLine { sequence, first, count, .. } = *batch;
+            self.batches.push(Found { sequence, root, first, count });
             self.open = None;
         }
         Ok(())
@@ -400,6 +405,10 @@ impl Checker {
         let sequences = sequences.map(|(first, last)| (first.sequence, last.sequence));
         let last_there = sequences.map_or(0, |(_, last)| last);
         let later = anchors.range(last_there.saturating_add(1)..).count();
+        let has_lost = self.batches.first().is_some_and(|batch| {
+            let before = anchors.range(..batch.sequence).map(|(_, anchor)| anchor.count);
+            before.fold(0, u64::saturating_add) != batch.first - 1
+        });
         Ok(Checked {
             head,
             batches: u64::try_from(self.batches.len()).unwrap_or(u64::MAX),
@@ -407,6 +416,7 @@ impl Checker {
             removed: self.removed,
             sequences,
             later: u64::try_from(later).unwrap_or(u64::MAX),
+            has_lost,
         })
     }
 }
@@ -537,6 +547,11 @@ mod tests {
         *later.last_mut().expect("the end") = end(2, 6);
         let checked = check(&later, &anchors).expect("right");
         assert_eq!((checked.sequences, checked.records), (Some((2, 3)), 6));
+        assert!(!checked.has_lost);
+        // The chain has more records before than the numbers say: the file is of a gateway that began anew.
+        let mut lost = anchors.clone();
+        lost.get_mut(&1).expect("the first").count += 1;
+        assert!(check(&later, &lost).expect("right as far as it goes").has_lost);
         let mut hole = [&lines[..5], &lines[7..]].concat();
         *hole.last_mut().expect("the end") = end(2, 8);
         assert_eq!(check(&hole, &anchors), Err(Fault::MissingBatches { from: 2, to: 2 }));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -93,8 +94,13 @@ pub async fn export(
     };
     let unfinished = path.with_added_extension("unfinished");
     let wrong = |error| ExportError::Write { path: unfinished.clone(), error };
-    let out = Out::new(File::create(&unfinished).map_err(wrong)?, unfinished.clone());
+    // Who used what, when and from where is nobody's but the operator's.
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(&unfinished).map_err(wrong)?;
+    let out = Out::new(file.try_clone().map_err(wrong)?, unfinished.clone());
     let exported = write(out, head, &reader, from, last)?;
+    file.sync_all().map_err(wrong)?;
     fs::rename(&unfinished, path).map_err(wrong)?;
     Ok(exported)
 }

@@ -90,7 +90,9 @@ impl Fold {
         let folded = self.open.entry(key).or_insert_with(|| Folded::new(at, height, who));
         folded.add(happening.count, at, height);
         if who.is_some_and(|who| who.session != folded.session) {
+            // Of more than one session no client id is the right one.
             folded.session = 0;
+            folded.client_id = Box::default();
         }
     }
 

@@ -289,12 +289,13 @@ impl Audit {
     }
 
     /// Puts other rules in force: from the next happening on, and what was counted for the old ones is forgotten. `hash`: of their file.
-    pub fn exchange_rules(&self, rules: Rules, hash: B256) {
+    pub async fn exchange_rules(&self, rules: Rules, hash: B256) {
+        let mut changed = mark(Kind::RulesChanged, self.mirror.now());
+        changed.record.rule = rules_word(hash);
+        // On its way to the disk ahead of whatever the new rules decide.
+        let _ = self.work.send(Work::Append(vec![changed])).await;
         self.wants_plain.store(rules.want_plain_accesses(), Ordering::Relaxed);
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
-        let mut draft = mark(Kind::RulesChanged, self.mirror.now());
-        draft.record.rule = rules_word(hash);
-        self.keep(draft);
     }
 
     /// A record about whom a ban is, or was, against.
@@ -492,22 +493,24 @@ mod tests {
         drafts.into_iter().map(|draft| (draft.record.kind, draft.record.rule)).collect()
     }
 
-    #[test]
-    fn a_rule_punishes_only_what_the_client_is_to_blame_for() {
+    #[tokio::test]
+    async fn a_rule_punishes_only_what_the_client_is_to_blame_for() {
         let ban = Some(Duration::from_secs(60));
         let then = Then { record: false, chain: false, ban };
-        let (audit, inbox) =
+        let (audit, mut inbox) =
             audit(vec![Rule::on("strict", &[HappeningKind::PublishRefused], then)]);
         let who = who();
         assert_eq!(audit.note(&refusal(&who, false)), None);
         let penalty = audit.note(&refusal(&who, true)).expect("a penalty");
         assert_eq!((penalty.rule.as_str(), Some(penalty.ban)), ("strict", ban));
         assert_eq!(kinds(&inbox), [], "the rule does not record");
-        audit.exchange_rules(Rules::default(), B256::repeat_byte(0xAB));
+        audit.exchange_rules(Rules::default(), B256::repeat_byte(0xAB)).await;
         assert_eq!(audit.note(&refusal(&who, true)), None);
-        let wanted =
-            [(Kind::RulesChanged, "ab".repeat(32)), (Kind::PublishRefused, "no-grant".to_owned())];
-        assert_eq!(kinds(&inbox), wanted);
+        assert_eq!(kinds(&inbox), [(Kind::PublishRefused, "no-grant".to_owned())]);
+        // Ahead of all that the new rules decide.
+        let Some(Work::Append(drafts)) = inbox.waiting.recv().await else { panic!("no work") };
+        let told: Vec<_> = drafts.iter().map(|d| (d.record.kind, d.record.rule.clone())).collect();
+        assert_eq!(told, [(Kind::RulesChanged, "ab".repeat(32))]);
     }
 
     /// The topic is not in the mirror any more when it is judged; what the permit said counts.

@@ -54,7 +54,7 @@ pub async fn follow_rules(
                 info!(file = %found.path.display(), hash = %found.hash, rules = rules.own(), "audit rules read again");
                 warn_of(&rules);
                 if found.hash != file.hash {
-                    audit.exchange_rules(rules, found.hash);
+                    audit.exchange_rules(rules, found.hash).await;
                 }
                 file = found;
                 "ok"

@@ -109,6 +109,8 @@ pub struct Store {
     /// Device and number of the file that is open.
     inode: (u64, u64),
     keys_swept: Option<Instant>,
+    /// SQLite's log may hold what retention has removed from the file.
+    log_holds_removed: bool,
 }
 
 /// File of a gateway's records in a state directory. Anchors go by the gateway's key, so another key begins another file.
@@ -140,6 +142,7 @@ impl Store {
             tail: (0, B256::ZERO),
             inode,
             keys_swept: None,
+            log_holds_removed: false,
         };
         store.tail = store.checked_tail()?;
         Ok(store)
@@ -214,13 +217,17 @@ impl Store {
             transaction.execute(delete, [tag.as_slice()])
         })?;
         // The key was overwritten in the file; now it leaves SQLite's log as well.
+        if self.truncate_log()? {
+            return Err(StoreError::Lingers { path: self.path.clone() });
+        }
+        Ok(had > 0)
+    }
+
+    /// Takes SQLite's log into the file and empties it. Says whether somebody who reads was in the way.
+    fn truncate_log(&self) -> Result<bool, StoreError> {
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
         let busy = self.database.query_row(checkpoint, [], |row| row.get::<_, bool>(0));
-        match busy {
-            Ok(false) => Ok(had > 0),
-            Ok(true) => Err(StoreError::Lingers { path: self.path.clone() }),
-            Err(error) => Err(StoreError::Database { path: self.path.clone(), error }),
-        }
+        busy.map_err(|error| StoreError::Database { path: self.path.clone(), error })
     }
 
     /// Puts the records that came since the last time together for an anchor; `None` if there are none. `on_chain` tells sequence and root of

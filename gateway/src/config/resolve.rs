@@ -542,8 +542,13 @@ impl Resolver<'_> {
     }
 
     /// The rules in the file that the key names; what is wrong with them is told with their own lines.
-    fn rules_file(&mut self, path: &Spanned<PathBuf>, broker_id: U256) -> Option<RulesFile> {
-        match RulesFile::load(self.at(path.get_ref()), broker_id) {
+    fn rules_file(
+        &mut self,
+        path: &Spanned<PathBuf>,
+        broker_id: U256,
+        interval: Duration,
+    ) -> Option<RulesFile> {
+        match RulesFile::load(self.at(path.get_ref()), broker_id, interval) {
             Ok(rules) => Some(rules),
             Err(problems) => {
                 for line in problems.to_string().lines() {
@@ -555,7 +560,10 @@ impl Resolver<'_> {
     }
 
     fn audit(&mut self, audit: file::Audit, broker_id: U256) -> AuditConfig {
-        let rules = audit.rules.as_ref().and_then(|path| self.rules_file(path, broker_id));
+        let rules = audit
+            .rules
+            .as_ref()
+            .and_then(|path| self.rules_file(path, broker_id, audit.interval.0));
         let pseudonym_key = match &audit.pseudonym_key_file {
             None => PseudonymKey::Own,
             Some(path) => {

@@ -23,6 +23,8 @@ use super::value::Span;
 const MOST_RULES: usize = 100;
 /// Octets of a rule's name, which is a label of metrics.
 const MOST_NAME: usize = 64;
+/// Intervals that a window over counts of messages has at least, since each count comes as one.
+const COUNTS: u32 = 10;
 /// Longest window: what it counts is kept in memory.
 const LONGEST_WINDOW: Duration = Duration::from_secs(86_400);
 /// Longest ban: the contract takes 30 days of a gateway, counted from a clock that may be behind ours.
@@ -35,6 +37,8 @@ pub struct RulesFile {
     pub path: PathBuf,
     /// Whose topics its names are of.
     broker_id: U256,
+    /// Time between two counts of messages.
+    interval: Duration,
     /// What it says.
     pub rules: Vec<Rule>,
     /// Of its octets: the record tells by it which rules were in force.
@@ -46,7 +50,7 @@ impl RulesFile {
     ///
     /// # Errors
     /// Everything that is wrong with it, each with its line.
-    pub fn load(path: PathBuf, broker_id: U256) -> Result<Self, Problems> {
+    pub fn load(path: PathBuf, broker_id: U256, interval: Duration) -> Result<Self, Problems> {
         let unreadable =
             |message: String| Problems::new(&path, vec![Problem { place: None, message }]);
         let octets = read(&path, Readers::Anyone).map_err(unreadable)?;
@@ -55,13 +59,13 @@ impl RulesFile {
         let file: File =
             toml::from_str(text).map_err(|error| Problems::syntax(&path, text, &error))?;
         let mut r = Resolver::new(text, PathBuf::new());
-        let rules = r.rules(&file, broker_id);
+        let rules = r.rules(&file, broker_id, interval);
         let problems = r.into_problems();
         if !problems.is_empty() {
             return Err(Problems::new(&path, problems));
         }
         let hash = keccak256(&*octets);
-        Ok(Self { path, broker_id, rules, hash })
+        Ok(Self { path, broker_id, interval, rules, hash })
     }
 
     /// The same file as it is now.
@@ -69,7 +73,7 @@ impl RulesFile {
     /// # Errors
     /// As [`RulesFile::load`].
     pub fn again(&self) -> Result<Self, Problems> {
-        Self::load(self.path.clone(), self.broker_id)
+        Self::load(self.path.clone(), self.broker_id, self.interval)
     }
 
     /// What is in the file now, whatever that is; `None` if it cannot be read.
@@ -81,7 +85,7 @@ impl RulesFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    #[serde(default)]
+    // Without a default: an empty file is one that was cut, and means less than what it was.
     rule: Vec<Shape>,
 }
 
@@ -114,7 +118,7 @@ enum Action {
 }
 
 impl Resolver<'_> {
-    fn rules(&mut self, file: &File, broker_id: U256) -> Vec<Rule> {
+    fn rules(&mut self, file: &File, broker_id: U256, interval: Duration) -> Vec<Rule> {
         if let Some(first_too_many) = file.rule.get(MOST_RULES) {
             let wrong = format!("{} rules, wanted at most {MOST_RULES}", file.rule.len());
             self.problem(&first_too_many.name, wrong);
@@ -148,7 +152,7 @@ impl Resolver<'_> {
                 sensitive: shape.sensitive,
                 wallets: shape.wallets.clone(),
                 countries: self.whence(shape),
-                excess: self.excess(shape),
+                excess: self.excess(shape, interval),
                 then: self.then(shape),
             });
         }
@@ -196,7 +200,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn excess(&mut self, shape: &Shape) -> Option<Excess> {
+    fn excess(&mut self, shape: &Shape, interval: Duration) -> Option<Excess> {
         let (more_than, within) = match (&shape.more_than, &shape.within) {
             (Some(more_than), Some(within)) => (more_than, within),
             (None, None) => return None,
@@ -213,6 +217,16 @@ impl Resolver<'_> {
             }
         };
         let time = self.between("within", within, Duration::from_secs(1), LONGEST_WINDOW);
+        let is_counted = |kind: &HappeningKind| {
+            matches!(kind, HappeningKind::Published | HappeningKind::Delivered)
+        };
+        if time < COUNTS * interval && shape.on.get_ref().iter().any(is_counted) {
+            let wanted = COUNTS * interval;
+            let wrong = format!(
+                "`within` is too short for messages, which are counted once in `audit.interval` ({interval:?}): wanted at least {wanted:?}"
+            );
+            self.problem(within, wrong);
+        }
         Some(Excess { more_than: *more_than.get_ref(), within: time.as_secs().max(1) })
     }
 

@@ -576,6 +576,11 @@ fn each_mistake_in_audit_rules_is_told_with_its_own_line() {
         ("then = [\"record\"]\nmore_than = 3", refused, "`more_than` needs `within`"),
         ("then = [\"record\"]\nwithin = \"1m\"", refused, "`within` needs `more_than`"),
         ("then = [\"record\"]\nmore_than = 3\nwithin = \"2d\"", refused, "`within` is"),
+        (
+            "then = [\"record\"]\nmore_than = 3\nwithin = \"149s\"",
+            "\"published\"",
+            "wanted at least 150s",
+        ),
         ("then = [\"record\"]\ntopics = [\"a/#\"]", refused, "rules.toml:5:11"),
         ("then = [\"record\"]\nbranches = [\"a/#\"]", refused, "`branches`"),
         ("then = [\"record\"]\ncountries = []", refused, "list of countries is empty"),
@@ -598,6 +603,9 @@ fn each_mistake_in_audit_rules_is_told_with_its_own_line() {
             "{rest}: {told}"
         );
     }
+    // Cut by a disk that was full, say.
+    ground.write("rules.toml", "# rules of the site\n", 0o644);
+    assert!(ground.told(&with).contains("missing field `rule`"), "{}", ground.told(&with));
     fs::remove_file(ground.0.path().join("rules.toml")).unwrap();
     assert!(ground.told(&with).contains("No such file"), "{}", ground.told(&with));
 }

@@ -4,13 +4,13 @@
 //! when a client from there comes. So every network is asked for here, and a file that is wrong is refused as a whole.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use flytrap_policy::Country;
 use maxminddb::{LookupResult, MaxMindDbError, Reader};
 
-use super::TUNNELS;
 use super::ranges::{Misplaced, Number, Ranges, Table};
+use super::{TUNNELS, certain};
 
 /// Why a file is no database of countries.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,13 @@ pub enum Unusable {
     /// Too many ranges.
     #[error(transparent)]
     Misplaced(#[from] Misplaced),
+    /// Made to be read for ever.
+    #[error("it takes more than {} s to read", PATIENCE.as_secs())]
+    Slow,
 }
+
+/// An honest database takes a second.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a MaxMind database has towards its end, and no text.
 const MARK: &[u8] = b"\xAB\xCD\xEFMaxMind.com";
@@ -48,14 +54,15 @@ pub(super) fn read(octets: &[u8]) -> Result<(Ranges, String, SystemTime), Unusab
     // A tree has one leaf more than nodes; what has more goes in circles.
     let mut left = u64::from(facts.node_count).saturating_mul(2).saturating_add(64);
     let mut ranges = Ranges::default();
-    walk(&mut ranges.v4, 0, u32::MAX, &mut left, |at| {
+    let begun = Instant::now();
+    walk(&mut ranges.v4, 0, u32::MAX, &mut left, begun, |at| {
         network(&reader, IpAddr::V4(Ipv4Addr::from_bits(at)), u32::BITS).map(|found| {
             let (prefix, country) = found?;
             Some((at | u32::MAX.checked_shr(prefix).unwrap_or_default(), country))
         })
     })?;
     if facts.ip_version == 6 {
-        walk(&mut ranges.v6, FIRST_V6, LAST_V6, &mut left, |at| {
+        walk(&mut ranges.v6, FIRST_V6, LAST_V6, &mut left, begun, |at| {
             // Databases repeat there all they say of IPv4.
             if let Some((_, last)) = TUNNELS.iter().find(|(first, _)| *first == at) {
                 return Ok(Some((*last, None)));
@@ -78,11 +85,15 @@ fn walk<N: Number>(
     first: N,
     end: N,
     left: &mut u64,
+    begun: Instant,
     mut ask: impl FnMut(N) -> Result<Option<(N, Option<Country>)>, Unusable>,
 ) -> Result<(), Unusable> {
     let mut at = Some(first);
     while let Some(first) = at.filter(|at| *at <= end) {
         *left = left.checked_sub(1).ok_or(Unusable::Tree)?;
+        if begun.elapsed() > PATIENCE {
+            return Err(Unusable::Slow);
+        }
         let Some((last, country)) = ask(first)? else { break };
         let last = last.min(end);
         table.push(first, last, country)?;
@@ -110,7 +121,10 @@ fn network(
 fn country(found: &LookupResult<'_, &[u8]>) -> Result<Option<Country>, Unusable> {
     for path in [&maxminddb::path!["country", "iso_code"][..], &maxminddb::path!["country_code"]] {
         match found.decode_path::<&str>(path) {
-            Ok(Some(code)) => return Ok(code.as_bytes().try_into().ok().and_then(Country::new)),
+            Ok(Some(code)) => {
+                let code = code.as_bytes().try_into().ok();
+                return Ok(code.and_then(Country::new).and_then(certain));
+            }
             // Other databases have something else by this name.
             Ok(None) | Err(MaxMindDbError::Decoding { .. }) => {}
             Err(broken) => return Err(broken.into()),

@@ -31,6 +31,7 @@ pub use keeper::Keeper;
 
 use crate::config::CountriesConfig;
 use crate::metrics::Metrics;
+use crate::shared::Peer;
 
 /// What is in use of each configured file, in the order of the configuration.
 type Slots = Vec<Option<Arc<Database>>>;
@@ -56,6 +57,11 @@ impl Countries {
         });
         let keeper = Keeper::new(countries.clone(), config);
         (countries, keeper)
+    }
+
+    /// Where a client is; not known where a balancer that is believed has not said whom it speaks for.
+    pub fn country_of_client(&self, client: &Peer) -> Option<Country> {
+        client.is_named.then(|| self.country_of(client.addr.ip())).flatten()
     }
 
     /// The country of an address, by the first database that knows it.
@@ -105,6 +111,12 @@ const TUNNELS: [(u128, u128); 2] = [
     (0x2001 << 112, (0x2001 << 112) | (u128::MAX >> 32)),
     (0x2002 << 112, (0x2002 << 112) | (u128::MAX >> 16)),
 ];
+
+/// `None` for codes that files use where they know less than a country: a region, or nothing.
+fn certain(country: Country) -> Option<Country> {
+    let uncertain = [b"XX", b"EU", b"AP"].map(|letters| Country::new(*letters));
+    (!uncertain.contains(&Some(country))).then_some(country)
+}
 
 /// Whether packets with this source cross the Internet from where it is used, so that an address says anything about that.
 fn is_routed(address: IpAddr) -> bool {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use flytrap_policy::Country;
 
+use super::certain;
 use super::ranges::{Misplaced, Ranges};
 
 /// A line that does not tell a range, or the end that the file does not have.
@@ -70,7 +71,7 @@ fn add(text: &str, ranges: &mut Ranges) -> Result<(), Wrong> {
         b"??" | b"ZZ" => None,
         letters => {
             let letters = letters.try_into().map_err(|_| Wrong::NoCountry)?;
-            Some(Country::new(letters).ok_or(Wrong::NoCountry)?)
+            certain(Country::new(letters).ok_or(Wrong::NoCountry)?)
         }
     };
     match (number(first), number(last)) {
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn ranges_of_both_families_are_read_with_the_date_of_their_header() {
         let text = "# by people\n#\n# Generated: Thu, 25 Jun 2026 04:33:59 GMT\n\n\
-            16777216,16777471,AU\r\n16777472,16778239,??\n16778240,16779263,ZZ\n4294967295,4294967295,GB\n\
+            16777216,16777471,AU\r\n16777472,16778239,??\n16778240,16779263,EU\n4294967295,4294967295,GB\n\
             2001:200::,2001:200:ffff:ffff:ffff:ffff:ffff:ffff,JP\n";
         let (ranges, made) = read(text.as_bytes()).unwrap();
         let told = |address: &str| ranges.find(address.parse().unwrap()).map(|c| c.to_string());

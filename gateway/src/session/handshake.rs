@@ -209,7 +209,7 @@ async fn negotiate(
         Presented::Challenge => challenge(client, &mut carry, &connect, prover, *takes).await?,
     };
     let located = shared.countries.generation();
-    principal.country = shared.countries.country_of(peer.addr.ip());
+    principal.country = shared.countries.country_of_client(peer);
     // The world may have moved while a wallet was asked or the client was awaited.
     let (view, now) = (shared.mirror.current(), shared.mirror.now());
     view.standing(&principal, now).map_err(|denial| Refused::Denied { version, denial })?;

@@ -93,7 +93,7 @@ impl Prover<'_> {
                 at: mirror.now(),
                 height: mirror.peek().height,
                 who: None,
-                country: self.shared.countries.country_of(self.peer.addr.ip()),
+                country: self.shared.countries.country_of_client(self.peer),
                 origin: self.shared.door.pseudonym(self.peer.origin),
                 blames_client: true,
             });

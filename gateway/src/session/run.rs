@@ -224,14 +224,18 @@ impl<'a> Session<'a> {
     async fn relocate(&mut self, world: &World<'_>) -> Result<(), End> {
         let shared = self.shared;
         self.located = shared.countries.generation();
-        let country = shared.countries.country_of(self.proofs.prover.peer.addr.ip());
+        let country = shared.countries.country_of_client(self.proofs.prover.peer);
         if country != self.who.principal.country {
             // What went through until now did so from where the client was believed to be.
             self.report();
-            let penalty = shared.audit.access(&self.who, self.machine.take_tallies()).await;
-            self.punish(penalty);
+            let (before, tallies) = (self.who.clone(), self.machine.take_tallies());
             self.who.principal.country = country;
             self.machine.relocate(country);
+            // What may not be any more is taken back before the disk is waited for.
+            let done = self.follow(world);
+            let penalty = shared.audit.access(&before, tallies).await;
+            self.punish(penalty);
+            return done;
         }
         self.follow(world)
     }
@@ -306,6 +310,12 @@ impl<'a> Session<'a> {
         let mirror = &self.shared.mirror;
         self.machine.set_clock(World { mirror, began: self.began }.clock());
         let view = mirror.fitness().decides().then(|| mirror.current());
+        let countries = &self.shared.countries;
+        if self.located != countries.generation() {
+            // Where it is decides whether its will may fire.
+            let country = countries.country_of_client(self.proofs.prover.peer);
+            self.machine.relocate(country);
+        }
         self.machine.leave(end, view, &mut to_client, &mut to_broker);
         self.report();
         if end.is_clients_fault() {

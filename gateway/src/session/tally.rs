@@ -72,7 +72,7 @@ impl Tallies {
             tally.count += 1;
             tally.octets = tally.octets.saturating_add(octets);
             tally.last_at = tally.last_at.max(clock.now);
-            tally.height = permit.height();
+            tally.height = tally.height.max(permit.height());
             if tally.name.as_deref().is_some_and(|held| held != name) {
                 tally.name = None;
             }

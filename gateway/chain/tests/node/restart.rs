@@ -4,20 +4,21 @@ use std::{
     fs,
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use flytrap_chain::{Follower, FollowerConfig, wallet::Reason};
+use flytrap_chain::{ChainHealth, Follower, FollowerConfig, wallet::Reason};
 use flytrap_policy::{Right, View};
+use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lie::digest,
-    site::{Following, PATIENCE, Site, key},
+    lie::{digest, liar},
+    site::{Following, PATIENCE, Site, http, key},
 };
 
 /// Keeps what is four blocks deep, and never by itself.
@@ -63,6 +64,48 @@ async fn a_restart_goes_on_from_the_snapshot_and_ends_in_the_state_of_a_fresh_re
     let health = &following.health;
     assert!(health.snapshot_height() > 0);
     assert_eq!((health.resyncs(), health.snapshots_refused(), logs(&following)), (0, 0, 0));
+    following.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_is_behind_the_snapshot_does_not_cost_it() {
+    let site = Site::start().await;
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("mirror.snapshot");
+    let until = granted(&site, 1).await;
+    // The node remembers the first head that it was asked for, and names it again when it lags.
+    let (first, lags) = (Arc::new(OnceLock::<Value>::new()), Arc::new(AtomicBool::new(false)));
+    let twist = {
+        let (first, lags) = (first.clone(), lags.clone());
+        move |method: &str, params: &Value, result: &mut Value| {
+            if method == "eth_getBlockByNumber" && params[0] == "latest" {
+                let first = first.get_or_init(|| result.clone());
+                if lags.load(Relaxed) {
+                    *result = first.clone();
+                }
+            }
+        }
+    };
+    let node = http(liar(site.anvil.port, Arc::new(twist)).await);
+    let keeping = || FollowerConfig { urls: vec![node.clone()], ..keeping(&site, &path) };
+    let mut following = Following::start(keeping());
+    following.until(|_| true).await;
+    site.mine(30).await;
+    let tip = site.height().await;
+    following.until(|view| view.height == tip).await;
+    following.stop().await.unwrap();
+
+    lags.store(true, Relaxed);
+    let mut following = Following::start(keeping());
+    let is_behind =
+        |health: &ChainHealth| health.last_error().is_some_and(|error| error.contains("far below"));
+    following.until_health("the node to be found behind", is_behind).await;
+    lags.store(false, Relaxed);
+    let view = following.until(|_| true).await;
+    assert_eq!(view.head.grant(site.topic, key(1).address(), Right::Subscribe), Some(until));
+    assert_eq!(view.head.digest(), digest(&site).await);
+    let refused = following.health.snapshots_refused();
+    assert_eq!((refused, logs(&following)), (0, 0), "nothing was read again");
     following.stop().await.unwrap();
 }
 

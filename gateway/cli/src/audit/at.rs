@@ -51,6 +51,8 @@ struct Used {
     ever: BTreeSet<(Address, Right)>,
     read: bool,
     verified: bool,
+    /// Records of which only the proof is left.
+    removed: u64,
 }
 
 /// `flytrap audit at TOPIC MOMENT`
@@ -89,6 +91,7 @@ pub(super) async fn at(global: &Global, args: &AtArgs) -> Result<()> {
         };
         let sources = records::read(global, &contracts, &args.records, &past, each).await?;
         used.verified = sources.iter().all(|source| source.verified);
+        used.removed = sources.iter().map(|source| source.removed).sum();
         used.then.sort_by_key(|record| (record.wallet, record.kind, record.first_at, record.index));
     }
     if global.json {
@@ -225,7 +228,7 @@ fn as_json(state: &State, topic: &Topic, entitled: &[Entitled], used: &Used) -> 
         "sensitive": topic.traits.sensitive, "countries": rule_text(&topic.countries), "public": public(topic),
         "entitled": of(true), "wasEntitled": of(false),
         "used": used.read.then(|| records(Decision::Allowed)), "refused": used.read.then(|| records(Decision::Refused)),
-        "neverUsed": known.then_some(idle), "verified": used.read.then_some(used.verified),
+        "neverUsed": known.then_some(idle), "verified": used.read.then_some(used.verified), "removed": used.read.then_some(used.removed),
     })
 }
 
@@ -307,6 +310,9 @@ fn as_text(state: &State, topic: &Topic, entitled: &[Entitled], used: &Used, nam
         return;
     }
     tell::line("Could, and never did in these records:");
+    if used.removed > 0 {
+        tell::line(format!("    (what {} removed records said is not known)", used.removed));
+    }
     let mut none = true;
     for (wallet, right) in idle(entitled, used) {
         none = false;

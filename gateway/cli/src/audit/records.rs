@@ -1,13 +1,13 @@
 //! The records that gateways exported, each file checked against the chain before anything of it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
 use eyre::{Result, bail};
 use flytrap_chain::wallet::Contracts;
 use flytrap_policy::Event;
-use flytrap_record::Record;
+use flytrap_record::{Record, leaf};
 
 use super::past::Past;
 use crate::args::{Global, RecordsArgs};
@@ -25,6 +25,8 @@ pub(super) struct Source {
     pub(super) gateway: Address,
     /// Whether it is what the gateway anchored.
     pub(super) verified: bool,
+    /// Records of which only the proof that they were there is left.
+    pub(super) removed: u64,
 }
 
 /// Hands every record of the files to `each`, with the place of its file among those that are returned; one that is in two files
@@ -40,23 +42,25 @@ pub(super) async fn read(
     mut each: impl FnMut(usize, Record) -> Result<()>,
 ) -> Result<Vec<Source>> {
     let mut sources: Vec<Source> = Vec::new();
-    // Numbers of the records that came from earlier files, by gateway: those of one file follow each other.
-    let mut had: Vec<(Address, u64, u64)> = Vec::new();
+    // What came from earlier files, by gateway. Not by number: a gateway that lost its disk begins again with number 1, and of a record in
+    // one file only the proof may be left in another.
+    let mut had: HashSet<(Address, B256)> = HashSet::new();
+    let has_several = args.records.len() > 1;
     let mut intervals: BTreeMap<Address, Vec<(u64, u64)>> = BTreeMap::new();
     for file in &args.records {
         let head = verify::head(file)?;
         verify::is_about(global, contracts, &head)?;
         let anchors = verify::anchors(&past.entries, head.gateway);
-        let mut numbers: Option<(u64, u64)> = None;
+        let mut new = Vec::new();
         let outcome = verify::check(file, &anchors, |record| {
-            let index = record.index;
-            numbers = Some(
-                numbers.map_or((index, index), |(first, last)| (first.min(index), last.max(index))),
-            );
-            let is_known = had.iter().any(|(gateway, first, last)| {
-                *gateway == head.gateway && (*first..=*last).contains(&index)
-            });
-            if is_known { Ok(()) } else { each(sources.len(), record) }
+            if has_several {
+                let known = (head.gateway, leaf(&record.encode()));
+                if had.contains(&known) {
+                    return Ok(());
+                }
+                new.push(known);
+            }
+            each(sources.len(), record)
         })?;
         let name = tell::safe(&file.display().to_string());
         match &outcome {
@@ -68,7 +72,16 @@ pub(super) async fn read(
                     checked.batches,
                     head.gateway
                 ));
-                had.extend(numbers.map(|(first, last)| (head.gateway, first, last)));
+                if checked.removed > 0 {
+                    tell::aside(&format!(
+                        "of {} of them only the proof that they were there is left: what they said is in no answer",
+                        checked.removed
+                    ));
+                }
+                if checked.has_lost {
+                    tell::aside(verify::LOST);
+                }
+                had.extend(new);
                 intervals.entry(head.gateway).or_default().extend(checked.sequences);
             }
             Err(fault) => {
@@ -82,7 +95,8 @@ pub(super) async fn read(
             }
         }
         let verified = outcome.is_ok();
-        sources.push(Source { file: file.clone(), gateway: head.gateway, verified });
+        let removed = outcome.map_or(0, |checked| checked.removed);
+        sources.push(Source { file: file.clone(), gateway: head.gateway, verified, removed });
     }
     tell_gaps(past, &intervals);
     for source in sources.iter().filter(|source| !source.verified) {

@@ -207,7 +207,7 @@ pub(super) fn tell(form: Form, rows: &[Row], names: &Names) {
         Form::Json => array(rows.iter().map(|row| row.json(names))),
         Form::Csv => {
             tell::line(csv(&COLUMNS));
-            rows.iter().for_each(|row| tell::line(csv(&row.cells(names))));
+            rows.iter().for_each(|row| tell::line(csv(&row.cells(names).map(|cell| safe(&cell)))));
         }
         Form::Text if rows.is_empty() => tell::line("Nothing is recorded about that."),
         Form::Text => rows.iter().for_each(|row| tell::line(row.text(names))),

@@ -85,6 +85,11 @@ impl Store {
             done = refusals(&transaction, horizon, anchored).map_err(wrong)?;
         }
         transaction.commit().map_err(wrong)?;
+        self.log_holds_removed |= done.deleted + done.emptied > 0;
+        if self.log_holds_removed && !done.more {
+            // Somebody who reads keeps it there until the next time.
+            self.log_holds_removed = self.truncate_log()?;
+        }
         Ok(done)
     }
 }
