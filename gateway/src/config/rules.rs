@@ -58,6 +58,11 @@ impl RulesFile {
             .map_err(|error| unreadable(format!("is no text: {error}; write it in UTF-8")))?;
         let file: File =
             toml::from_str(text).map_err(|error| Problems::syntax(&path, text, &error))?;
+        if file.rule.is_empty() {
+            // One that was cut means less than what it was.
+            let nothing = "there is no [[rule]] in it: is it whole? Remove `audit.rules` to have the built-in ones alone";
+            return Err(unreadable(nothing.to_owned()));
+        }
         let mut r = Resolver::new(text, PathBuf::new());
         let rules = r.rules(&file, broker_id, interval);
         let problems = r.into_problems();
@@ -85,7 +90,7 @@ impl RulesFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    // Without a default: an empty file is one that was cut, and means less than what it was.
+    #[serde(default)]
     rule: Vec<Shape>,
 }
 

@@ -524,8 +524,6 @@ fn everything_that_is_wrong_is_told_at_once() {
 fn audit_rules_are_read_with_all_that_they_can_say() {
     let ground = Ground::new();
     let with = format!("{LEAST}\n[audit]\nrules = \"rules.toml\"");
-    ground.write("rules.toml", "", 0o644);
-    assert_eq!(ground.parse(&with).unwrap().audit.rules.unwrap().rules, []);
     let text = r#"
 [[rule]]
 name = "guessing"
@@ -605,7 +603,7 @@ fn each_mistake_in_audit_rules_is_told_with_its_own_line() {
     }
     // Cut by a disk that was full, say.
     ground.write("rules.toml", "# rules of the site\n", 0o644);
-    assert!(ground.told(&with).contains("missing field `rule`"), "{}", ground.told(&with));
+    assert!(ground.told(&with).contains("no [[rule]]"), "{}", ground.told(&with));
     fs::remove_file(ground.0.path().join("rules.toml")).unwrap();
     assert!(ground.told(&with).contains("No such file"), "{}", ground.told(&with));
 }
