@@ -21,9 +21,10 @@ help: ## list the targets
 setup: rust node_modules/.ready .venv/.ready dotenv ## bring compilers, packages, a broker and clients, as far as missing
 	@script/setup broker
 
+# Where the tests were built before, theirs is the choice of features: another one would be built anew.
 demo: rust node_modules/.ready dotenv ## a whole local site and a told tour of it; ARGS=--once ends after the tour
 	@script/setup broker wanted
-	@script/step "building" cargo build --locked --workspace --bins
+	@script/step "building" cargo build --locked --workspace --bins $(if $(CI),--tests)
 	@exec $(TARGET)/debug/flytrap demo $(ARGS)
 
 ##@ Check
