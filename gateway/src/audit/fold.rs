@@ -157,7 +157,7 @@ fn draft(key: Key, folded: Folded) -> Draft {
 
 #[cfg(test)]
 mod tests {
-    use flytrap_policy::HappeningKind;
+    use flytrap_policy::{Credential, CredentialKind, HappeningKind, Principal};
 
     use super::*;
 
@@ -190,6 +190,33 @@ mod tests {
         let told = |r: &Record| (r.count, r.first_at, r.last_at);
         assert_eq!(records.iter().map(told).collect::<Vec<_>>(), [(3, 10, 14), (1, 11, 11)]);
         assert_eq!(fold.drain(), []);
+    }
+
+    #[test]
+    fn of_two_sessions_neither_is_named() {
+        let credential =
+            Credential { kind: CredentialKind::Token, issued_at: 0, expires_at: u64::MAX };
+        let wallet = Address::repeat_byte(1);
+        let principal = Principal { wallet, key: wallet, credential, country: None };
+        let who = |session, client_id: &str| Who {
+            principal,
+            session,
+            origin: B256::repeat_byte(3),
+            client_id: client_id.into(),
+        };
+        let mut fold = Fold::default();
+        let mut named = |sessions: &[Who]| {
+            for who in sessions {
+                fold.note(&Happening { who: Some(who), ..refusal(1, 10) });
+            }
+            let drafts = fold.drain();
+            let [Draft { record, personal: Some((_, personal)) }] = &drafts[..] else {
+                panic!("{drafts:?}")
+            };
+            (record.session, personal.client_id.clone())
+        };
+        assert_eq!(named(&[who(1, "a"), who(1, "a")]), (1, "a".to_owned()));
+        assert_eq!(named(&[who(1, "a"), who(2, "b")]), (0, String::new()));
     }
 
     #[test]

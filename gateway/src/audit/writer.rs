@@ -210,7 +210,7 @@ impl Writer {
         let settled = terms.mirror.peek().anchored(terms.gateway).0;
         let anchored = if is_anchored { settled } else { u64::MAX };
         // By the chain's time, which no clock of this machine can put forward: what goes does not come back.
-        let now = terms.mirror.peek().time.min(terms.mirror.now());
+        let now = terms.mirror.peek().time;
         match self.on_thread(move |store| store.retain(retention, now, anchored)).await {
             Some(Ok(done)) => {
                 terms.metrics.records_removed.inc_by(done.deleted + done.emptied);

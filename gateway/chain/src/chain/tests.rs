@@ -321,6 +321,20 @@ fn a_view_tells_whom_the_way_from_the_one_before_it_concerned() {
 }
 
 #[test]
+fn what_settled_on_a_chain_that_is_gone_compares_with_nothing_on_the_next() {
+    let mut chain = Chain::new(ID, &base(), 128);
+    chain.adopt(10, &line(1, 2)).unwrap();
+    let mark = |settled: &Settled| chain.view(settled, Options::default(), 1).1;
+    let mut settled = chain.settled(0).unwrap();
+    let now = mark(&settled);
+    assert_eq!(chain.concern(now, now), Concern::NOBODY);
+    // Both chains count from zero, so the numbers alone would be the same.
+    settled.of_another_chain();
+    assert_ne!(mark(&settled), now);
+    assert_eq!(chain.concern(mark(&settled), now), Concern::EVERYONE);
+}
+
+#[test]
 fn a_block_time_that_goes_back_does_not_turn_time_back() {
     let mut chain = Chain::new(ID, &base(), 128);
     let mut blocks = line(1, 2);
