@@ -46,14 +46,33 @@ pub(crate) fn aside(text: &str) {
 pub(crate) fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || hidden {
+        if acts(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// JSON with records or events in it, made safe for a terminal: the same value, since outside of strings there is no such character.
+pub(crate) fn json(value: &serde_json::Value) -> String {
+    let mut out = String::new();
+    for c in value.to_string().chars() {
+        if acts(c) {
+            let mut units = [0; 2];
+            out.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a terminal does something else with it than show it.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Rows of a table, columns as wide as their widest cell.
@@ -78,5 +97,9 @@ mod tests {
     fn control_characters_from_the_chain_are_shown_and_not_obeyed() {
         assert_eq!(safe("a\x1b[31mb\n\u{202e}c"), "a\\u{1b}[31mb\\u{a}\\u{202e}c");
         assert_eq!(safe("Grüße, 温室"), "Grüße, 温室");
+        let value = serde_json::json!(["\x1b[31m", "\u{9b}31m\u{202e}c", "温室"]);
+        let told = json(&value);
+        assert_eq!(told, r#"["\u001b[31m","\u009b31m\u202ec","温室"]"#);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&told).unwrap(), value);
     }
 }

@@ -204,7 +204,7 @@ fn show(global: &Global, args: &VerifyArgs) -> Result<()> {
         let is_wanted = topic.is_none_or(|topic| topic == record.topic_id)
             && args.wallet.is_none_or(|wallet| wallet == record.wallet);
         if is_wanted && global.json {
-            tell::line(serde_json::to_string(record)?);
+            tell::line(tell::json(&json!(record)));
         } else if is_wanted {
             tell::line(row(record));
         }

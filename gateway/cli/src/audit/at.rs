@@ -95,7 +95,7 @@ pub(super) async fn at(global: &Global, args: &AtArgs) -> Result<()> {
         used.then.sort_by_key(|record| (record.wallet, record.kind, record.first_at, record.index));
     }
     if global.json {
-        tell::line(as_json(&state, topic, &entitled, &used).to_string());
+        tell::line(tell::json(&as_json(&state, topic, &entitled, &used)));
     } else {
         as_text(&state, topic, &entitled, &used, &names);
     }

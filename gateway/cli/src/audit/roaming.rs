@@ -137,7 +137,7 @@ fn told(
                 json!({ "key": key, "wallet": wallet, "secondsBetween": gap, "countries": countries })
             })
             .collect();
-        tell::line(json!(keys).to_string());
+        tell::line(tell::json(&json!(keys)));
         return;
     }
     if keys.is_empty() {

@@ -218,7 +218,7 @@ pub(super) fn tell(form: Form, rows: &[Row], names: &Names) {
 fn array(rows: impl Iterator<Item = Value>) {
     let mut before = "[";
     for row in rows {
-        tell::line(format!("{before}{row}"));
+        tell::line(format!("{before}{}", tell::json(&row)));
         before = ",";
     }
     tell::line(if before == "[" { "[]" } else { "]" });
