@@ -32,7 +32,15 @@ pub struct Options {
     /// The bound for the 99th percentile.
     #[arg(long, default_value_t = 250)]
     pub bound_ms: u64,
+    /// Has the gateway follow the chain by WebSocket.
+    #[arg(long)]
+    pub websocket: bool,
 }
+
+/// From the block's being visible to its being in the mirror, over WebSocket; over HTTP so much after the next look.
+const MIRROR_BOUND_MS: f64 = 50.0;
+/// How often the site's gateway looks at the chain over HTTP.
+const POLL_MS: f64 = 50.0;
 
 /// Wallets that read; each has a session on each topic.
 const READERS: usize = 8;
@@ -58,6 +66,7 @@ struct Reader {
 pub async fn run(options: &Options) -> Result<()> {
     let site = Site::start(SiteOptions {
         recorder: false,
+        websocket: options.websocket,
         broker: crate::quiet_broker(),
         progress: |step| eprintln!("  {step}"),
         ..SiteOptions::default()
@@ -105,6 +114,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let background = tokio::spawn(background(publisher, names.clone()));
     let scribe = Scribe(&site);
     let (mut late, mut none, mut sent) = (Vec::new(), 0_usize, 0_u64);
+    let mut mirrored = Vec::new();
     let gateway = site.gateway()?.child.id();
     let (waited, measuring) = (process::kept_waiting(gateway), Instant::now());
     for (round, name) in names.iter().take(usize::try_from(options.rounds)?).enumerate() {
@@ -121,7 +131,9 @@ pub async fn run(options: &Options) -> Result<()> {
             wallets.clone(),
             Right::Subscribe,
         );
-        let visible = visible(&site, scribe, &revoke).await?.duration_since(began);
+        let visible = visible(&site, scribe, &revoke).await?;
+        mirrored.push(until_mirrored(&site, visible).await?.as_secs_f64() * 1000.0);
+        let visible = visible.duration_since(began);
         tokio::time::sleep(AROUND * 2).await;
         stop.store(true, Ordering::Relaxed);
         sent += singing.await??;
@@ -139,11 +151,12 @@ pub async fn run(options: &Options) -> Result<()> {
     let share = 100.0 * waited.as_secs_f64() / measuring.elapsed().as_secs_f64();
     background.abort();
     late.sort_by(f64::total_cmp);
+    mirrored.sort_by(f64::total_cmp);
     // Without it nobody could tell a slow gateway from a machine with too much to do.
     println!(
         "\nthe machine kept a thread of the gateway that was ready waiting for {share:.1} % of the time"
     );
-    tell(options, &late, none, sent, topics * READERS)
+    tell(options, &late, &mirrored, none, sent, topics * READERS)
 }
 
 async fn prepare(
@@ -243,13 +256,34 @@ async fn visible(
     }
 }
 
-fn tell(options: &Options, late: &[f64], none: usize, sent: u64, sessions: usize) -> Result<()> {
-    let mut table = Table::new(["last delivery after the block is visible", "ms"]);
+/// How long after `visible` the gateway is first seen to have the node's newest block; what asking takes is in it.
+async fn until_mirrored(site: &Site, visible: Instant) -> Result<Duration> {
+    #[allow(clippy::cast_precision_loss, reason = "heights are small here")]
+    let height = site.chain.height().await? as f64;
+    let gateway = site.gateway()?;
+    while gateway.metric("mirror_height").await? < height {
+        ensure!(visible.elapsed() < Duration::from_secs(20), "block {height} is not in the mirror");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(visible.elapsed())
+}
+
+fn tell(
+    options: &Options,
+    late: &[f64],
+    mirrored: &[f64],
+    none: usize,
+    sent: u64,
+    sessions: usize,
+) -> Result<()> {
+    let mut table =
+        Table::new(["after the block is visible, ms", "last delivery", "in the mirror"]);
     let p99 = quantile(late, 0.99);
     for (title, share) in
         [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("most", 1.0)]
     {
-        table.row([title.into(), format!("{:.1}", quantile(late, share))]);
+        let [late, mirrored] = [late, mirrored].map(|of| format!("{:.1}", quantile(of, share)));
+        table.row([title.into(), late, mirrored]);
     }
     println!(
         "\n{sessions} live sessions, {} revocations of {READERS} sessions each, {sent} messages on the revoked topics\n",
@@ -269,14 +303,25 @@ fn tell(options: &Options, late: &[f64], none: usize, sent: u64, sessions: usize
             );
         }
     }
+    let by = if options.websocket { "WebSocket" } else { "HTTP" };
+    println!("\nThe gateway follows the chain by {by}.");
     report::write(
         "revocations",
-        &json!({"sessions": sessions, "rounds": options.rounds, "messages": sent, "milliseconds": late, "p99": p99}),
+        &json!({
+            "sessions": sessions, "rounds": options.rounds, "messages": sent, "milliseconds": late, "p99": p99,
+            "mirrored_milliseconds": mirrored, "websocket": options.websocket,
+        }),
     )?;
     #[allow(clippy::cast_precision_loss, reason = "some milliseconds")]
     let bound = options.bound_ms as f64;
     if p99 > bound {
         bail!("p99 is {p99:.1} ms, wanted at most {bound} ms");
     }
+    let mirror_bound = MIRROR_BOUND_MS + if options.websocket { 0.0 } else { POLL_MS };
+    let mirror_p99 = quantile(mirrored, 0.99);
+    ensure!(
+        mirror_p99 <= mirror_bound,
+        "a block is in the mirror after {mirror_p99:.1} ms (p99, by {by}), wanted at most {mirror_bound} ms"
+    );
     Ok(())
 }

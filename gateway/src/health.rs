@@ -83,8 +83,14 @@ impl Vitals {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push(name);
     }
 
-    fn ended(&self) -> Vec<&'static str> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What only a new process heals.
+    fn fatal(&self) -> Option<String> {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ended.is_empty() {
+            return Some(format!("ended by a fault: {}", ended.join(", ")));
+        }
+        let stuck = "the follower of the chain stands still and cannot be ended";
+        self.chain.is_stuck().then(|| stuck.to_owned())
     }
 
     /// Looks at everything.
@@ -105,10 +111,10 @@ impl Vitals {
         let brokers = self.upstreams.all();
         let told: Vec<_> = brokers.iter().map(|broker| told(broker)).collect();
         let serves = brokers.iter().any(|broker| broker.state().serves());
-        let ended = self.ended();
         let follows = self.chain.is_running();
-        let parts = if !ended.is_empty() {
-            format!("ended by a fault: {}; restart the gateway", ended.join(", "))
+        let fatal = self.fatal();
+        let parts = if let Some(fault) = &fatal {
+            format!("{fault}; restart the gateway")
         } else if follows {
             "all run".to_owned()
         } else {
@@ -118,7 +124,7 @@ impl Vitals {
         let checks = vec![
             Check { name: "mirror", ok: fitness.admits(), detail: mirror },
             Check { name: "broker", ok: serves, detail: told.join("; ") },
-            Check { name: "parts", ok: ended.is_empty() && follows, detail: parts },
+            Check { name: "parts", ok: fatal.is_none() && follows, detail: parts },
             Check {
                 name: "running",
                 ok: !stopping,
@@ -175,12 +181,11 @@ pub async fn serve(
 }
 
 async fn healthz(State(served): State<Served>) -> Response {
-    let ended = served.vitals.ended();
-    if ended.is_empty() {
-        return (StatusCode::OK, "alive\n").into_response();
+    match served.vitals.fatal() {
+        None => (StatusCode::OK, "alive\n".to_owned()),
+        Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")),
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("ended by a fault: {}\n", ended.join(", ")))
-        .into_response()
+    .into_response()
 }
 
 async fn readyz(State(served): State<Served>) -> Response {
@@ -528,6 +533,8 @@ pub fn ask(target: &str, patience: Duration) -> Result<String, AskError> {
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::{Address, U256};
+    use flytrap_chain::{Deployment, Follower, FollowerConfig};
     use flytrap_policy::Options;
 
     use super::*;
@@ -612,6 +619,31 @@ mod tests {
         let address = served(vitals).await;
         let told = asked(format!("{address}/healthz")).await;
         assert!(matches!(told, Err(AskError::NotReady { status: 503, .. })), "{told:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_that_cannot_be_ended_is_told_as_what_a_restart_heals() {
+        let nowhere = Deployment {
+            chain_id: 1,
+            block: 1,
+            broker_registry: Address::ZERO,
+            topic_registry: Address::ZERO,
+            access_market: Address::ZERO,
+            device_registry: Address::ZERO,
+            audit_log: Address::ZERO,
+        };
+        let urls = vec!["http://127.0.0.1:1".parse().unwrap()];
+        let follower = Follower::new(FollowerConfig::new(urls, nowhere, U256::ONE), |_| ());
+        let (mirror, _writer) = Mirror::new(&ChainConfig::for_tests(), Options::default());
+        let upstreams = Arc::new(Upstreams::for_tests(&[]));
+        let stop = CancellationToken::new();
+        let vitals = Vitals::new(mirror, follower.health(), upstreams, None, stop.clone());
+        // It begins, and never gets on.
+        let _ = tokio::time::timeout(Duration::ZERO, follower.run(stop)).await;
+        assert_eq!(check(&vitals.readiness(), "parts").detail, "all run");
+        tokio::time::advance(Duration::from_secs(200)).await;
+        assert!(vitals.fatal().is_some_and(|fault| fault.contains("cannot be ended")));
+        assert!(!check(&vitals.readiness(), "parts").ok);
     }
 
     #[test]

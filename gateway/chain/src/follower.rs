@@ -46,14 +46,13 @@ pub use self::{config::FollowerConfig, error::FollowError, proof::Proof};
 use crate::{
     Chain, ChainHealth, Sight,
     chain::Settled,
+    health::FROZEN,
     rpc::{Node, RpcError},
 };
 
 /// How often a node that answers is asked again which chain it is on, new blocks apart, and for the contracts' code.
 const RECHECK_CHAIN: Duration = Duration::from_secs(5);
 const RECHECK_CODE: Duration = Duration::from_secs(30);
-/// A task that has not got on for so long is taken for dead: every wait of its own is shorter.
-const FROZEN: Duration = Duration::from_secs(120);
 
 type Publish = Arc<dyn Fn(Arc<View>) + Send + Sync>;
 
@@ -86,6 +85,8 @@ pub struct Follower {
     behind: usize,
     /// Until when each node wants no requests, and how often in a row it has said so.
     rests: Vec<(Option<Instant>, u32)>,
+    /// Which nodes were last found to be of no use, such as on another chain.
+    useless: Vec<bool>,
     /// For reading old blocks twice.
     second: Option<Witnesses>,
     saver: Option<Saver>,
@@ -134,6 +135,7 @@ impl Follower {
     ) -> Self {
         Self {
             rests: vec![(None, 0); config.urls.len()],
+            useless: vec![false; config.urls.len()],
             saver: config.snapshot.clone().map(|(path, every)| Saver::new(path, every)),
             config,
             publish,
@@ -251,7 +253,11 @@ impl Follower {
                     if self.published.is_none() && self.health.version() == 0 {
                         return Err(error);
                     }
-                    self.health.distrust(Some(error.to_string()));
+                    self.useless[at] = true;
+                    // What was read from a good node is as good as its age while there may be one.
+                    if !error.is_of_one_node() || self.useless.iter().all(|useless| *useless) {
+                        self.health.distrust(Some(error.to_string()));
+                    }
                     Trouble::Permanent(error)
                 }
                 Err(other) => other,
@@ -330,6 +336,7 @@ impl Follower {
     ) -> Result<std::convert::Infallible, Trouble> {
         let node = self.dialer.dial(url, &self.health, self.config.bounds()).await?;
         self.check(&node).await?;
+        self.useless[at] = false;
         if !self.is_disputed {
             self.health.distrust(None);
         }

@@ -14,6 +14,11 @@ use url::Url;
 
 use crate::rpc::{RequestCounts, shown};
 
+/// A follower that has not got on for so long is taken for dead: every wait of its own is shorter.
+pub(crate) const FROZEN: Duration = Duration::from_secs(120);
+/// By then it has been ended and started again, if that is possible.
+const STUCK: Duration = Duration::from_secs(180);
+
 /// Shared by the follower, which writes, and everyone who asks.
 #[derive(Debug)]
 pub struct ChainHealth {
@@ -234,6 +239,12 @@ impl ChainHealth {
         self.beat.load(Relaxed) != 0
     }
 
+    /// Does it stand still and cannot even be ended, as with a thread that does not come back? Only a new process helps.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.is_running() && self.stood_still() > STUCK
+    }
+
     /// Height of the block up to which permissions count.
     #[must_use]
     pub fn settled_height(&self) -> u64 {
@@ -417,6 +428,23 @@ mod tests {
         assert_eq!(health.age(), Duration::MAX);
         health.distrust(None);
         assert!(health.age() < Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_follower_that_runs_can_be_stuck() {
+        let health = ChainHealth::default();
+        tokio::time::advance(STUCK * 2).await;
+        assert!(!health.is_stuck(), "it has not begun");
+        health.start();
+        tokio::time::advance(STUCK).await;
+        assert!(!health.is_stuck());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(health.is_stuck());
+        health.beat();
+        assert!(!health.is_stuck());
+        tokio::time::advance(STUCK * 2).await;
+        health.fell("a fault");
+        assert!(!health.is_stuck(), "it ended, and is started again");
     }
 
     #[test]

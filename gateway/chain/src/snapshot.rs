@@ -7,20 +7,22 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufReader, BufWriter, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use alloy::primitives::{B256, Bloom, Keccak256, U256};
 use flytrap_policy::{Registry, STORE_VERSION};
+use sha2::{Digest, Sha256};
 
 use crate::{Deployment, Header};
 
 const MAGIC: &[u8; 16] = b"FlyTrap mirror\r\n";
 /// Of the frame; the state within has its own.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const BUFFER_OCTETS: usize = 1 << 20;
+const SUM_OCTETS: usize = 32;
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +85,9 @@ pub fn write(
     let unfinished = unfinished(path);
     let file =
         File::options().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
-    let mut out = Hashed::new(BufWriter::with_capacity(BUFFER_OCTETS, file));
+    // Hashed in large pieces, since the state comes in small ones.
+    let hashed = Hashed { file, hasher: Sha256::new() };
+    let mut out = BufWriter::with_capacity(BUFFER_OCTETS, hashed);
     out.write_all(MAGIC)?;
     out.write_all(&version().to_le_bytes())?;
     out.write_all(subject(deployment, registry.broker_id()).as_slice())?;
@@ -91,9 +95,8 @@ pub fn write(
     out.write_all(&block.time.to_le_bytes())?;
     out.write_all(block.hash.as_slice())?;
     registry.store(&mut out)?;
-    let (mut inner, sum) = out.finish();
-    inner.write_all(sum.as_slice())?;
-    let file = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let Hashed { mut file, hasher } = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.write_all(&hasher.finalize())?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
     // The name, too, must outlive a loss of power.
@@ -119,7 +122,7 @@ pub fn read(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let mut input = Hashed::new(BufReader::with_capacity(BUFFER_OCTETS, file));
+    let mut input = BufReader::with_capacity(BUFFER_OCTETS, &file);
     let torn = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => SnapshotError::Checksum,
         _ => SnapshotError::Io(error),
@@ -134,15 +137,17 @@ pub fn read(
     if octets::<32>(&mut input).map_err(torn)? != subject(deployment, broker_id).0 {
         return Err(SnapshotError::Other);
     }
+    let body = input.stream_position()?;
+    check(&file).map_err(torn)?;
+    input.seek(io::SeekFrom::Start(body))?;
     let height = u64::from_le_bytes(octets(&mut input).map_err(torn)?);
     let time = u64::from_le_bytes(octets(&mut input).map_err(torn)?);
     let hash = B256::new(octets(&mut input).map_err(torn)?);
     let registry = Registry::restore(&mut input).map_err(torn)?;
-    let (mut inner, sum) = input.finish();
-    let mut kept = Vec::new();
+    let mut rest = Vec::new();
     // One more than there should be, to see that there is none.
-    inner.by_ref().take(33).read_to_end(&mut kept)?;
-    if kept != sum.as_slice() {
+    input.by_ref().take(SUM_OCTETS as u64 + 1).read_to_end(&mut rest)?;
+    if rest.len() != SUM_OCTETS {
         return Err(SnapshotError::Checksum);
     }
     let unknown = B256::ZERO;
@@ -151,55 +156,45 @@ pub fn read(
     Ok(Some((header, registry)))
 }
 
+/// Whether a file ends with the checksum of all before it: a reading of its own, which costs less than hashing the state's small pieces.
+fn check(mut file: &File) -> io::Result<()> {
+    file.rewind()?;
+    let octets = file.metadata()?.len().saturating_sub(SUM_OCTETS as u64);
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; BUFFER_OCTETS]);
+    let mut covered = file.take(octets);
+    loop {
+        match covered.read(&mut buffer)? {
+            0 => break,
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+    let mut kept = [0; SUM_OCTETS];
+    file.read_exact(&mut kept)?;
+    let sum: [u8; SUM_OCTETS] = hasher.finalize().into();
+    if kept == sum { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
 fn octets<const N: usize>(input: &mut impl Read) -> io::Result<[u8; N]> {
     let mut octets = [0; N];
     input.read_exact(&mut octets)?;
     Ok(octets)
 }
 
-/// Makes the checksum of all that passes, in pieces large enough for the hash to be quick.
-struct Hashed<T> {
-    inner: T,
-    hasher: Keccak256,
-    waiting: Vec<u8>,
+/// Makes the checksum of all that is written.
+struct Hashed {
+    file: File,
+    hasher: Sha256,
 }
 
-impl<T> Hashed<T> {
-    fn new(inner: T) -> Self {
-        Self { inner, hasher: Keccak256::new(), waiting: Vec::with_capacity(BUFFER_OCTETS) }
-    }
-
-    fn pass(&mut self, octets: &[u8]) {
-        self.waiting.extend_from_slice(octets);
-        if self.waiting.len() >= BUFFER_OCTETS {
-            self.hasher.update(&self.waiting);
-            self.waiting.clear();
-        }
-    }
-
-    fn finish(mut self) -> (T, B256) {
-        self.hasher.update(&self.waiting);
-        (self.inner, self.hasher.finalize())
-    }
-}
-
-impl<T: Write> Write for Hashed<T> {
+impl Write for Hashed {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(octets)?;
-        self.pass(&octets[..written]);
+        let written = self.file.write(octets)?;
+        self.hasher.update(&octets[..written]);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<T: Read> Read for Hashed<T> {
-    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(octets)?;
-        self.pass(&octets[..read]);
-        Ok(read)
+        self.file.flush()
     }
 }
 

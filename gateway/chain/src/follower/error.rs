@@ -100,6 +100,13 @@ pub enum FollowError {
     },
 }
 
+impl FollowError {
+    /// Is a node on its own the fault, so that another of the list may be as good as ever?
+    pub(super) const fn is_of_one_node(&self) -> bool {
+        matches!(self, Self::WrongChain { .. } | Self::NoCode { .. } | Self::NoReceipts { .. })
+    }
+}
+
 /// What goes wrong while following, and heals.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
@@ -119,6 +126,8 @@ pub(super) enum Trouble {
         "nodes {node} and {other} disagree on block {height}: one of them is wrong, or on a fork"
     )]
     Disagreement { node: String, other: String, height: u64 },
+    #[error("no second node to ask: {0}")]
+    Unwitnessed(String),
     #[error("node {node} does not have block {block}")]
     NoBlock { node: String, block: String },
     #[error(transparent)]

@@ -13,7 +13,7 @@ use url::Url;
 use super::{Dialer, FollowError, Trouble, proof::Proof};
 use crate::{
     ChainHealth,
-    rpc::{Bounds, Node, RpcError},
+    rpc::{Bounds, Node},
 };
 
 /// How often a witness is asked again which chain it is on.
@@ -128,11 +128,7 @@ impl Witnesses {
 
     /// A node to ask more than about heads, for who reads old blocks.
     pub(super) async fn any(&mut self) -> Result<&Node, Trouble> {
-        let mut last = Trouble::Rpc(RpcError::Unreachable {
-            node: "none".to_owned(),
-            method: "connect",
-            detail: "no second node is configured".to_owned(),
-        });
+        let mut last = "none is configured".to_owned();
         let mut found = None;
         for at in 0..self.nodes.len() {
             match self.connect(at).await {
@@ -140,12 +136,13 @@ impl Witnesses {
                     found = Some(at);
                     break;
                 }
-                Err(error) => last = error,
+                // It is not the followed node's fault, whatever it is.
+                Err(error) => last = error.to_string(),
             }
         }
         match found.and_then(|at| self.nodes[at].line.as_ref()) {
             Some((node, _)) => Ok(node),
-            None => Err(last),
+            None => Err(Trouble::Unwitnessed(last)),
         }
     }
 

@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flytrap_chain::{FollowError, FollowerConfig, wallet::Reason};
+use alloy::primitives::B256;
+use flytrap_chain::{ChainHealth, FollowError, FollowerConfig, Proof, wallet::Reason};
 use flytrap_policy::{Right, View};
 use serde_json::{Value, json};
 
 use crate::{
-    lie::{blocked, digest, liar, three_in_one_block},
+    lie::{Twist, blocked, digest, liar, three_in_one_block},
     site::{Anvil, Door, Following, Site, http, key},
 };
 
@@ -179,6 +180,44 @@ async fn with_a_quorum_one_node_cannot_make_up_a_grant_and_disagreement_ends_the
     // Nothing heals by waiting for as long as they disagree.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(following.health.distrusted().is_some() && !granted(&following.view()));
+}
+
+/// Says of the block at `height` that it has another hash, and of the one above that it follows that.
+fn made_up(height: u64) -> Arc<Twist> {
+    Arc::new(move |method: &str, _: &Value, result: &mut Value| {
+        if method != "eth_getBlockByNumber" {
+            return;
+        }
+        let at = |number: u64| json!(format!("{number:#x}"));
+        if result["number"] == at(height) {
+            result["hash"] = json!(B256::repeat_byte(0xbb));
+        } else if result["number"] == at(height + 1) {
+            result["parentHash"] = json!(B256::repeat_byte(0xbb));
+        }
+    })
+}
+
+#[tokio::test]
+async fn with_a_quorum_no_range_begins_or_ends_on_a_block_that_only_one_node_has() {
+    let site = Site::start().await;
+    site.mine(40).await;
+    let (history, head) = (8_u64, site.height().await);
+    for height in [site.deployment.block - 1, head - history] {
+        let port = liar(site.anvil.port, made_up(height)).await;
+        let config = FollowerConfig {
+            proof: Proof::Logs,
+            history: usize::try_from(history).unwrap(),
+            ..quorum(&site, vec![http(port), http(port)])
+        };
+        // What it makes up is consistent: alone, or with itself as the second, it is believed.
+        Following::start(config.clone()).until(|_| true).await;
+        let urls = vec![http(port), site.http()];
+        let following = Following::start(FollowerConfig { urls, ..config });
+        let disagree = |health: &ChainHealth| health.disagreements() > 0;
+        following.until_health("a disagreement", disagree).await;
+        assert!(following.health.last_error().unwrap().contains("disagree on block"), "{height}");
+        assert!(following.health.version() == 0 || !following.health.nodes()[0].is_in_use());
+    }
 }
 
 #[tokio::test]

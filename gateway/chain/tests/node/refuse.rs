@@ -1,7 +1,7 @@
 //! What no retry can heal ends the follower at once, with a sentence that says what to do.
 
 use alloy::primitives::{Address, U256};
-use flytrap_chain::{FollowError, FollowerConfig, WalletError};
+use flytrap_chain::{ChainHealth, FollowError, FollowerConfig, WalletError};
 use serde_json::json;
 
 use crate::site::{Anvil, Door, Following, Site, another_market, deploy, http, key};
@@ -117,6 +117,38 @@ async fn contracts_that_vanish_later_end_the_trust_and_not_the_follower() {
         .await;
     site.ask("anvil_setCode", json!([registry, code])).await;
     until_trusted(&following).await;
+}
+
+/// A forgotten entry of the list must not shut the door that a good one keeps open.
+#[tokio::test]
+async fn a_useless_node_of_the_list_costs_no_trust_while_another_may_be_good() {
+    let site = Site::start().await;
+    let other = Anvil::start(&["--chain-id", "1337"]);
+    for quorum in [false, true] {
+        let door = Door::before(site.anvil.port).await;
+        let urls = vec![http(door.port), http(other.port)];
+        let urls = if quorum { [urls, vec![site.http()]].concat() } else { urls };
+        let mut following =
+            Following::start(FollowerConfig { quorum, history: 4, ..site.config(urls) });
+        let view = following.until(|_| true).await;
+        door.shut();
+        let tried = |health: &ChainHealth| health.nodes()[1].errors() > 0;
+        following.until_health("a look at the useless one", tried).await;
+        site.mine(1).await;
+        assert_eq!(following.health.distrusted(), None, "quorum: {quorum}");
+        assert!(following.health.age().as_secs() < 60, "known for as long as it is not too old");
+        door.open();
+        following.until(|now| now.height > view.height).await;
+        assert_eq!(following.health.distrusted(), None);
+    }
+    // With nobody left who may be good there is nothing to wait for.
+    let door = Door::before(site.anvil.port).await;
+    let mut following = Following::start(site.config(vec![http(door.port), http(other.port)]));
+    following.until(|_| true).await;
+    door.shut();
+    site.ask("anvil_setCode", json!([site.deployment.broker_registry, "0x"])).await;
+    door.open();
+    following.until_health("distrust", |health| health.distrusted().is_some()).await;
 }
 
 async fn until_trusted(following: &Following) {
