@@ -49,6 +49,11 @@ kill-loop: setup ## kill a gateway under load N times (200), judge from the chai
 	@KILLS=$(or $(N),200) $(if $(SEED),SEED=$(SEED)) cargo test --locked --quiet --package flytrap-gateway --test end_to_end -- --ignored --exact --nocapture \
 		kill_loop::killed_as_often_as_asked_it_puts_what_it_had_stored_on_chain_exactly_once
 
+node-away: setup ## take the node away for N seconds (3600) under load: is everything recorded anchored once when it is back?
+	@script/step "building" cargo test --locked --package flytrap-gateway --test end_to_end --no-run
+	@SECONDS_AWAY=$(or $(N),3600) cargo test --locked --quiet --package flytrap-gateway --test end_to_end -- --ignored --exact --nocapture \
+		node_away::what_happens_in_as_many_seconds_as_asked_is_anchored_once
+
 simulate: rust ## the session machine against a naive model: N=1000000 steps, or SEED=7 to play one history again
 	@N="$(N)" SEED="$(SEED)" FROM="$(FROM)" exec cargo test --locked --quiet --package flytrap-gateway --test simulation -- --nocapture
 
@@ -152,4 +157,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror bench-record simulate-chain shadow attack revocations forensics container build abi format deploy clean rust dotenv kill-loop coverage-sol simulate verify-mutations conformance fuzz
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror bench-record simulate-chain shadow attack revocations forensics container build abi format deploy clean rust dotenv kill-loop node-away coverage-sol simulate verify-mutations conformance fuzz

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
 use flytrap_chain::ChainHealth;
@@ -87,6 +87,21 @@ impl Ages {
     }
 }
 
+/// One look at both clocks. A packet needs the time for several things, and each look costs as much as a decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// For spans of time.
+    pub at: Instant,
+    unix: u64,
+}
+
+impl Moment {
+    /// This one.
+    pub fn now() -> Self {
+        Self { at: Instant::now(), unix: wall_clock() }
+    }
+}
+
 /// The one handle that changes the mirror; the follower holds it.
 #[derive(Debug)]
 pub struct MirrorWriter(Arc<Mirror>);
@@ -152,7 +167,12 @@ impl Mirror {
 
     /// The time that ends are compared with: the later of newest block and wall clock, in Unix seconds.
     pub fn now(&self) -> u64 {
-        self.block_time.load(Ordering::Relaxed).max(wall_clock())
+        self.now_at(Moment::now())
+    }
+
+    /// [`Mirror::now`] for who has just looked at the clocks.
+    pub fn now_at(&self, moment: Moment) -> u64 {
+        self.block_time.load(Ordering::Relaxed).max(moment.unix)
     }
 
     /// From now on trust is a question of what `health` says.
@@ -161,13 +181,18 @@ impl Mirror {
         let _ = self.health.set(health);
     }
 
-    /// How far the view can be trusted at this moment.
+    /// How far the view can be trusted now.
     pub fn fitness(&self) -> Fitness {
+        self.fitness_at(Moment::now())
+    }
+
+    /// [`Mirror::fitness`] for who has just looked at the clocks.
+    pub fn fitness_at(&self, moment: Moment) -> Fitness {
         let Some(health) = self.health.get().filter(|_| self.synced.load(Ordering::Acquire)) else {
             return Fitness::Unsynced;
         };
-        let head = wall_clock().saturating_sub(self.block_time.load(Ordering::Relaxed));
-        self.ages.fitness(health.age(), Duration::from_secs(head))
+        let head = moment.unix.saturating_sub(self.block_time.load(Ordering::Relaxed));
+        self.ages.fitness(health.age_at(moment.at.into()), Duration::from_secs(head))
     }
 }
 

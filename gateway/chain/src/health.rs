@@ -3,7 +3,10 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -52,6 +55,8 @@ pub struct ChainHealth {
     requests: Arc<RequestCounts>,
     nodes: Vec<NodeHealth>,
     distrusted: Mutex<Option<String>>,
+    /// Whether there is such a reason: this is asked with every packet.
+    is_distrusted: AtomicBool,
     last_error: Mutex<Option<String>>,
 }
 
@@ -186,6 +191,7 @@ impl ChainHealth {
             requests: Arc::default(),
             nodes: nodes.collect(),
             distrusted: Mutex::new(None),
+            is_distrusted: AtomicBool::new(false),
             last_error: Mutex::new(None),
         }
     }
@@ -194,10 +200,16 @@ impl ChainHealth {
     /// node's answers are not trusted (see [`Self::distrusted`]).
     #[must_use]
     pub fn age(&self) -> Duration {
-        if self.distrusted().is_some() {
+        self.age_at(Instant::now())
+    }
+
+    /// [`Self::age`] for who has just looked at the clock.
+    #[must_use]
+    pub fn age_at(&self, now: Instant) -> Duration {
+        if self.is_distrusted.load(Acquire) {
             return Duration::MAX;
         }
-        self.last_seen().map_or(Duration::MAX, |seen| seen.elapsed())
+        self.last_seen().map_or(Duration::MAX, |seen| now.saturating_duration_since(seen))
     }
 
     /// When a look at the head last found the view to be the newest state, `None` before the first full sync.
@@ -410,7 +422,9 @@ impl ChainHealth {
     }
 
     pub(crate) fn distrust(&self, why: Option<String>) {
-        *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        let mut distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_distrusted.store(why.is_some(), Release);
+        *distrusted = why;
     }
 }
 

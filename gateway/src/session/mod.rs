@@ -18,6 +18,7 @@ mod proof;
 mod pump;
 mod renewal;
 mod run;
+mod seldom;
 mod tally;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ use super::end::End;
 use super::lane::Lane;
 use super::machine::{Clock, Machine};
 use super::pace::Pace;
-use crate::mirror::{Fitness, Mirror};
+use crate::mirror::{Fitness, Mirror, Moment};
 
 /// Octets that one read may bring.
 const READ_OCTETS: usize = 64 * 1024;
@@ -52,7 +52,12 @@ pub(super) struct World<'a> {
 
 impl World<'_> {
     pub(super) fn clock(&self) -> Clock {
-        Clock { now: self.mirror.now(), elapsed: self.began.elapsed() }
+        self.clock_at(Moment::now())
+    }
+
+    fn clock_at(&self, moment: Moment) -> Clock {
+        let elapsed = moment.at.saturating_duration_since(self.began);
+        Clock { now: self.mirror.now_at(moment), elapsed }
     }
 
     pub(super) fn view(&self) -> Arc<View> {
@@ -60,7 +65,11 @@ impl World<'_> {
     }
 
     pub(super) fn is_distrusted(&self) -> bool {
-        matches!(self.mirror.fitness(), Fitness::Distrusted)
+        self.is_distrusted_at(Moment::now())
+    }
+
+    fn is_distrusted_at(&self, moment: Moment) -> bool {
+        matches!(self.mirror.fitness_at(moment), Fitness::Distrusted)
     }
 }
 
@@ -325,8 +334,9 @@ where
 
 /// Brings the machine up to the newest view, before it decides on what was just read.
 fn catch_up(machine: &mut Machine, world: &World<'_>, to_broker: &mut Lane<'_>) -> Result<(), End> {
-    machine.set_clock(world.clock());
-    if world.is_distrusted() {
+    let moment = Moment::now();
+    machine.set_clock(world.clock_at(moment));
+    if world.is_distrusted_at(moment) {
         return Err(End::Distrusted);
     }
     if machine.view_version() != world.mirror.version() || machine.rights_are_due() {

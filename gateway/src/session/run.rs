@@ -19,6 +19,7 @@ use super::pace::Pace;
 use super::proof::{self, Prover, Unproven};
 use super::pump::{Pump, Stop, World};
 use super::renewal::Step;
+use super::seldom::Seldom;
 use crate::audit::{self, Happening, Penalty, Who};
 use crate::conduct::Stay;
 use crate::metrics::AuthorizationLabel;
@@ -90,6 +91,17 @@ struct Proofs<'a> {
 /// A proof that is being judged.
 type Judging<'a> = Pin<Box<dyn Future<Output = Result<Principal, Unproven>> + Send + 'a>>;
 
+/// Why a session woke.
+enum Wake {
+    Pump(Stop),
+    /// Somebody wants its end.
+    Ended,
+    /// The mirror or the databases of countries did; `false` if there is no mirror any more.
+    Moved(bool),
+    Timer,
+    Judged(Result<Principal, Unproven>),
+}
+
 impl<'a> Session<'a> {
     async fn live(mut self) -> End {
         let shared = self.shared;
@@ -101,47 +113,59 @@ impl<'a> Session<'a> {
         let world = World { mirror: &shared.mirror, began: self.began };
         let timer = sleep_until(Timer::now());
         tokio::pin!(timer);
-        // One for both, and kept: each look at it costs a lock that others may hold.
+        // One for both, and kept.
         let ended = self.stay.ended.clone();
         let ended = ended.cancelled();
         tokio::pin!(ended);
+        let bell = Arc::default();
         let (mut stalls, mut round) = (Stalls::default(), Timer::now() + ROUND);
         let mut judging: Option<Judging<'a>> = None;
         let end = loop {
             timer.as_mut().reset(self.wake(&world).min(round));
-            let woken = tokio::select! {
-                biased;
-                () = &mut ended => Err(match self.stay.banned_until() {
+            let wake = {
+                let seldom = std::pin::pin!(async {
+                    tokio::select! {
+                        biased;
+                        () = &mut ended => Wake::Ended,
+                        changed = moved.changed() => Wake::Moved(changed.is_ok()),
+                        () = &mut timer => Wake::Timer,
+                        judged = async {
+                            match &mut judging {
+                                Some(judging) => judging.await,
+                                None => pending().await,
+                            }
+                        } => Wake::Judged(judged),
+                    }
+                });
+                tokio::select! {
+                    biased;
+                    wake = Seldom::new(seldom, &bell) => wake,
+                    stop = poll_fn(|cx| {
+                        // Before anything is read: a rule counts from the next message on.
+                        self.machine.tally_plain(shared.audit.wants_plain());
+                        let stop = self.pump.poll(cx, &mut self.machine, &world, &mut self.pace);
+                        self.report();
+                        stop
+                    }) => Wake::Pump(stop),
+                }
+            };
+            let woken = match wake {
+                Wake::Pump(Stop::Rearm) => Ok(()),
+                Wake::Pump(Stop::End(end)) => Err(end),
+                Wake::Ended => Err(match self.stay.banned_until() {
                     Some(until) => End::Denied(Denial::Banned { until }),
                     None => End::Stopping,
                 }),
-                changed = moved.changed() => match changed {
-                    Ok(()) if self.located != shared.countries.generation() => {
-                        self.relocate(&world).await
-                    }
-                    Ok(()) => self.follow(&world),
-                    Err(_) => Err(End::Distrusted),
-                },
-                () = &mut timer => self.tick(&world),
-                judged = async {
-                    match &mut judging {
-                        Some(judging) => judging.await,
-                        None => pending().await,
-                    }
-                } => {
+                Wake::Moved(true) if self.located != shared.countries.generation() => {
+                    self.relocate(&world).await
+                }
+                Wake::Moved(true) => self.follow(&world),
+                Wake::Moved(false) => Err(End::Distrusted),
+                Wake::Timer => self.tick(&world),
+                Wake::Judged(judged) => {
                     judging = None;
                     self.renew(judged, &world)
                 }
-                stop = poll_fn(|cx| {
-                    // Before anything is read: a rule counts from the next message on.
-                    self.machine.tally_plain(shared.audit.wants_plain());
-                    let stop = self.pump.poll(cx, &mut self.machine, &world, &mut self.pace);
-                    self.report();
-                    stop
-                }) => match stop {
-                    Stop::End(end) => Err(end),
-                    Stop::Rearm => Ok(()),
-                },
             };
             let woken = match self.machine.take_step() {
                 Some(step) => woken.and_then(|()| self.judge(step).map(|begun| judging = begun)),

@@ -22,6 +22,7 @@ mod limits;
 mod makers;
 mod no_rpc_on_path;
 mod no_trace;
+mod node_away;
 mod node_faults;
 mod packets;
 mod presenting;

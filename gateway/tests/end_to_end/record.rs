@@ -17,7 +17,7 @@ use crate::common::{
     CLOSED, PATIENCE, PUBLIC, RETAIN, Right, Stage, Topic, Traits, V5, V311, Way, http, run, until,
 };
 
-const SENSITIVE: Traits = Traits { retain: true, sensitive: true, own_branch: false };
+pub(super) const SENSITIVE: Traits = Traits { retain: true, sensitive: true, own_branch: false };
 const ANCHORED: &str = "Anchored(uint256,address,uint64,bytes32,bytes32,uint64)";
 
 /// A site with a sensitive topic that nobody may use yet.
