@@ -73,6 +73,8 @@ pub struct Follower {
     published: Option<Published>,
     span: Span,
     lagging: Option<Instant>,
+    /// How long the next look may take.
+    patience: Duration,
     /// The newest block that the followed node has named as its own head. The chain may still hold what another one told before,
     /// and that one must not be the second to agree with itself.
     vouched: Option<B256>,
@@ -149,6 +151,7 @@ impl Follower {
             published: None,
             span: Span::new(),
             lagging: None,
+            patience: look::PATIENCE,
             vouched: None,
             outrun: None,
             code: Arc::default(),

@@ -126,6 +126,10 @@ pub(super) enum Trouble {
         "nodes {node} and {other} disagree on block {height}: one of them is wrong, or on a fork"
     )]
     Disagreement { node: String, other: String, height: u64 },
+    #[error(
+        "node {node} has so many new blocks that block {height} of {head} is as far as it got: is there no end to its chain?"
+    )]
+    Endless { node: String, height: u64, head: u64 },
     #[error("no second node to ask: {0}")]
     Unwitnessed(String),
     #[error("node {node} does not have block {block}")]
@@ -137,6 +141,9 @@ pub(super) enum Trouble {
 impl Trouble {
     /// May what was taken in before be what is wrong?
     pub(super) const fn is_about_the_state(&self) -> bool {
-        matches!(self, Self::Decode(_) | Self::Chain(ChainError::Inconsistent { .. }))
+        matches!(
+            self,
+            Self::Decode(_) | Self::Chain(ChainError::Inconsistent { .. }) | Self::Endless { .. }
+        )
     }
 }

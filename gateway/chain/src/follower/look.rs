@@ -14,6 +14,9 @@ use crate::{Block, Branch, Chain, Header, Joined, chain::Place, rpc::Node};
 const MAX_LAGGING: Duration = Duration::from_secs(10);
 /// Blocks by which another node may be ahead without that being strange.
 const MAX_AHEAD: u64 = 3;
+/// How long a look may take where another node may be quicker: as long as a mirror stays fresh by default. Each that takes longer doubles it,
+/// so that a long way that is honest is gone to its end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Most old blocks that are proven one by one before they are taken in.
 const PROVEN_AT_ONCE: u64 = 256;
 /// So many complete readings without the broker's creation are no coincidence.
@@ -28,12 +31,14 @@ impl Follower {
         if self.chain.is_none() {
             self.chain = Some(self.base(node, &head).await?);
         }
+        let began = Instant::now();
         loop {
             self.health.beat();
             let Some(chain) = &self.chain else { return Ok(()) };
             match chain.place(&head) {
                 Place::Tip => {
                     self.lagging = None;
+                    self.patience = PATIENCE;
                     self.vouched = Some(head.hash);
                     return self.arrive(node);
                 }
@@ -47,6 +52,13 @@ impl Follower {
                     });
                 }
                 Place::Ahead => {}
+            }
+            // The first reading is as long as the chain is, and there is nothing yet to lose.
+            let is_known = self.health.version() > 0 && self.rests.len() > 1;
+            if is_known && began.elapsed() > self.patience {
+                self.patience *= 2;
+                let (node, height) = (node.shown.clone(), chain.height());
+                return Err(Trouble::Endless { node, height, head: head.height });
             }
             let history = u64::try_from(self.config.history).unwrap_or(u64::MAX);
             if head.height - chain.height().min(head.height) > history {

@@ -213,6 +213,25 @@ async fn schedule(seed: u64) -> Result<Site, String> {
     }
 }
 
+/// A node that claims more and more blocks would be followed until nothing is known any more.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_chain_has_no_end_is_left_for_another_and_what_it_told_is_forgotten() {
+    let site =
+        Site { nodes: 2, confirmations: 1, quorum: false, prove_history: false, snapshot: false };
+    let (mut random, place) = (StdRng::seed_from_u64(7), tempfile::tempdir().unwrap());
+    let run = Run::new(site, &mut random, place.path());
+    run.ready().await;
+    run.nodes[0].set(Fault::Endless);
+    run.world.lock().unwrap().extend(3);
+    sleep(super::look::PATIENCE + HEALED_WITHIN).await;
+    let wanted = run.world.lock().unwrap().wanted(site.confirmations);
+    let found = run.last.lock().unwrap().clone().unwrap();
+    assert_eq!((found.height, found.head.digest(), found.settled.digest()), wanted);
+    assert!(run.health.age() < Duration::from_secs(5), "{:?}", run.health.last_error());
+    assert!(run.health.nodes()[1].is_in_use());
+    assert_eq!(run.wrong.lock().unwrap().first(), None);
+}
+
 fn simulate(seed: u64) -> Result<Site, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -45,7 +45,12 @@ pub(super) enum Fault {
     Refused,
     OtherChain,
     OtherCode,
+    /// Its chain, once it is past what there is, has no end.
+    Endless,
 }
+
+/// A height that nobody gets to.
+const ENDLESS: u64 = 1 << 50;
 
 impl Fault {
     pub(super) fn random(random: &mut StdRng, site: &Site) -> Self {
@@ -115,7 +120,15 @@ impl SimulatedNode {
             "eth_getCode" => json!("0x6000"),
             "eth_call" => json!(called(params)),
             "eth_getBlockByNumber" => {
-                let height = number(&params[0]).unwrap_or_else(|| world.height(tip));
+                let head = if fault == Fault::Endless { ENDLESS } else { world.height(tip) };
+                let height = number(&params[0]).unwrap_or(head);
+                if fault == Fault::Endless && height > world.height(tip) {
+                    let mut header = world.blocks[tip].header.clone();
+                    header.number = height;
+                    let mut told = serde_json::to_value(&header).unwrap();
+                    told["hash"] = json!(header.hash_slow());
+                    return told;
+                }
                 let block = world.at(tip, height).map(|at| &world.blocks[at]);
                 block.map_or(Value::Null, |block| {
                     let mut told = serde_json::to_value(&block.header).unwrap();
