@@ -24,6 +24,7 @@ mod no_rpc_on_path;
 mod no_trace;
 mod node_faults;
 mod packets;
+mod postgres;
 mod presenting;
 mod privacy;
 mod proxy_protocol;
