@@ -39,6 +39,7 @@ invariants-deep: node_modules/.ready dotenv ## the contracts' invariants over 50
 	@FOUNDRY_PROFILE=deep $(call foundry,forge) test --match-path 'test-sol/*.invariants.t.sol' --match-test invariant_AllAtOnce $(ARGS)
 
 test-rust: rust node_modules/.ready dotenv ## the crates' tests
+	@script/setup postgres
 	@script/test crates
 
 e2e: setup ## end to end: real node, real broker, clients that others wrote; BROKER=rabbitmq|ejabberd|hivemq|moquette|aedes|mosquitto|all
