@@ -20,6 +20,7 @@ help: ## list the targets
 
 setup: rust node_modules/.ready .venv/.ready dotenv ## bring compilers, packages, a broker and clients, as far as missing
 	@script/setup broker
+	@script/setup postgres
 
 # Where the tests were built before, theirs is the choice of features: another one would be built anew.
 demo: rust node_modules/.ready dotenv ## a whole local site and a told tour of it; ARGS=--once ends after the tour
@@ -38,6 +39,7 @@ invariants-deep: node_modules/.ready dotenv ## the contracts' invariants over 50
 	@FOUNDRY_PROFILE=deep $(call foundry,forge) test --match-path 'test-sol/*.invariants.t.sol' --match-test invariant_AllAtOnce $(ARGS)
 
 test-rust: rust node_modules/.ready dotenv ## the crates' tests
+	@script/setup postgres
 	@script/test crates
 
 e2e: setup ## end to end: real node, real broker, clients that others wrote; BROKER=rabbitmq|ejabberd|hivemq|moquette|aedes|mosquitto|all
@@ -112,7 +114,7 @@ bench-mirror: rust ## memory, decisions, blocks, snapshot and replay at 10^4 to 
 	@script/step "building" cargo build --locked --release --package flytrap-policy --example timing
 	@$(TARGET)/release/examples/timing $(or $(ARGS),10000000)
 
-bench-record: rust ## records a second that the store takes, each transaction synced; ARGS=FOLDER of the disk that is meant
+bench-record: rust ## records a second that the store takes, each transaction synced; ARGS=FOLDER of the disk that is meant, or postgresql://...
 	@script/step "building" cargo build --locked --release --package flytrap-bench --bin bench-record
 	@exec $(TARGET)/release/bench-record $(ARGS)
 

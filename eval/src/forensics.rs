@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::Address;
 use eyre::{Result, bail, ensure};
 use flytrap_chain::wallet::Contracts;
-use flytrap_gateway::audit::{Store, file_in};
+use flytrap_gateway::audit::{Place, Store, file_in};
 use flytrap_gateway::config::Secret;
 use flytrap_site::{Site, SiteOptions};
 use serde_json::json;
@@ -81,9 +81,9 @@ pub async fn run(options: &Options) -> Result<()> {
     let state = site.dir().join("hospital");
     let gateway = site.wallets.gateway.address();
     let (secret, stored) = (day.secret.clone(), Instant::now());
-    let file = file_in(&state, gateway);
+    let place = Place::File(file_in(&state, gateway));
     std::fs::create_dir_all(&state)?;
-    tokio::task::spawn_blocking(move || store(&day, &file, gateway)).await??;
+    tokio::task::spawn_blocking(move || store(&day, &place, gateway)).await??;
     eprintln!("  written in {:.0} s; anchoring", stored.elapsed().as_secs_f64());
     // The day is over before anybody looks.
     site.chain.pass(script::DAY).await?;
@@ -98,8 +98,8 @@ pub async fn run(options: &Options) -> Result<()> {
     tell(options, seed, &secret, &found, (ready, took))
 }
 
-fn store(day: &Day, file: &std::path::Path, gateway: Address) -> Result<()> {
-    let mut store = Store::open(file, gateway, Secret::new([7; 32]))?;
+fn store(day: &Day, place: &Place, gateway: Address) -> Result<()> {
+    let mut store = Store::open(place, gateway, Secret::new([7; 32]))?;
     let mut last = (0, alloy_primitives::B256::ZERO);
     for interval in day.drafts.chunks(day.drafts.len().div_ceil(INTERVALS)) {
         for some in interval.chunks(AT_ONCE) {

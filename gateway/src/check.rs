@@ -145,6 +145,16 @@ fn describe(config: &Config) -> Vec<Finding> {
         Recording::On(GatewayKey::GcpKms(key)) => format!("gateway key {} at GCP KMS", key.key),
     }));
     rules(config, &mut findings);
+    findings.push(match &config.audit.database {
+        None => ok("records in a file of `state_dir`"),
+        Some(database) if database.is_readable_on_the_way() => note(format!(
+            "records in {database}: without TLS, so who is between can read and change them"
+        )),
+        Some(database) => ok(format!("records in {database}")),
+    });
+    if let (Recording::Off, Some(_)) = (&config.recording, &config.audit.database) {
+        findings.push(note("`gateway.record` is off, so the gateway has no address of its own: only one such can use the database"));
+    }
     let Retention { all, refusals } = config.audit.retention;
     let life = |life: Option<Duration>| {
         life.map_or("for ever".to_owned(), |life| format!("{} s", life.as_secs()))

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
-use crate::audit::{self, Audit, Store, StoreError};
+use crate::audit::{self, Audit, Place, Store, StoreError};
 use crate::bans::{Bans, OnChain, Shelf, Unreadable};
 use crate::conduct::Conduct;
 use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
@@ -104,6 +104,9 @@ pub enum ServerError {
     /// The records.
     #[error(transparent)]
     Records(#[from] StoreError),
+    /// A fault of ours while they were opened.
+    #[error("opening the records: {0}; report it")]
+    RecordsThread(tokio::task::JoinError),
     /// A fault of ours while country databases were read.
     #[error("reading the country databases: {0}; report it, and start without them")]
     Countries(tokio::task::JoinError),
@@ -126,6 +129,8 @@ pub enum ServerError {
     },
 }
 
+/// How long a start waits for the database with the records.
+const RECORDS_PATIENCE: Duration = Duration::from_secs(10);
 /// Time for the rest to end once sessions have, before it is ended by force.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -171,8 +176,7 @@ pub async fn run(
     };
     let submitter_health = submitter.as_ref().map(|(_, handle)| handle.health());
     let gateway = submitter.as_ref().map_or(Address::ZERO, |(_, handle)| handle.address());
-    let records = audit::file_in(&config.state_dir, gateway);
-    let store = Store::open(&records, gateway, pseudonym_key.clone())?;
+    let store = open_records(&config, gateway, &pseudonym_key).await?;
     let (shelf, left) = Shelf::open(&config.state_dir, mirror.now())?;
     let bans = Arc::new(Bans::new(pseudonym_key, left));
     let control = control::bind(&config.state_dir).map_err(ServerError::Control)?;
@@ -586,6 +590,29 @@ fn lock_state(path: &Path) -> Result<File, ServerError> {
 }
 
 /// The given key, or the one that the first start made.
+/// The records. A server may be started at the same time as this, or not have noticed yet that a gateway of before has ended.
+async fn open_records(
+    config: &Config,
+    gateway: Address,
+    pseudonym_key: &Secret<[u8; 32]>,
+) -> Result<Store, ServerError> {
+    let place = Place::of(config, gateway);
+    let deadline = tokio::time::Instant::now() + RECORDS_PATIENCE;
+    loop {
+        let (place, key) = (place.clone(), pseudonym_key.clone());
+        let opened = tokio::task::spawn_blocking(move || Store::open(&place, gateway, key));
+        match opened.await.map_err(ServerError::RecordsThread)? {
+            Err(why @ (StoreError::Away { .. } | StoreError::Held { .. }))
+                if tokio::time::Instant::now() < deadline =>
+            {
+                warn!(%why, "the records cannot be opened yet");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
 fn pseudonym_key(config: &Config) -> Result<Secret<[u8; 32]>, ServerError> {
     if let PseudonymKey::Given(key) = &config.audit.pseudonym_key {
         return Ok(key.clone());

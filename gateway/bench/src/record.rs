@@ -1,13 +1,15 @@
 //! How many records a second the store takes, each transaction synced to the disk before the next begins, by records in a transaction.
-//! `make bench-record`; the argument is the folder to write into, by default that for temporary files.
+//! `make bench-record`; the argument is the folder to write into, by default that for temporary files, or `postgresql://USER@HOST/DATABASE` of a
+//! database (the password in the file that FLYTRAP_PASSWORD_FILE names), where each size is a gateway of its own.
 #![allow(clippy::unwrap_used, reason = "what fails here is the measurement")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, Bytes};
-use flytrap_gateway::audit::{Draft, Retention, Store, file_in};
-use flytrap_gateway::config::Secret;
+use flytrap_gateway::audit::{Draft, Place, Retention, Store, file_in};
+use flytrap_gateway::config::{DatabaseConfig, Secret};
 use flytrap_record::seal::{Personal, Subject};
 use flytrap_record::{Kind, Record};
 
@@ -21,21 +23,45 @@ const TOPICS: u64 = 200;
 /// How long each size is measured.
 const TIME: Duration = Duration::from_secs(10);
 
+/// Gateways that were measured in a database, so that each begins anew.
+static MEASURED: AtomicU64 = AtomicU64::new(0);
+
 fn main() {
-    let folder = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let place = std::env::args().nth(1);
     println!(
         "{:>10} {:>10} {:>12} {:>12} {:>10}",
         "records", "records/s", "median ms", "worst ms", "octets"
     );
     for at_once in [1, 16, 256, 1_024, 4_096] {
-        measure(&folder, at_once);
+        match place.as_deref() {
+            Some(url) if url.contains("://") => measure(&database(url), None, at_once),
+            folder => {
+                let folder = folder.map_or_else(std::env::temp_dir, PathBuf::from);
+                let dir = tempfile::tempdir_in(folder).unwrap();
+                let file = file_in(dir.path(), GATEWAY);
+                measure(&Place::File(file.clone()), Some(&file), at_once);
+            }
+        }
     }
 }
 
-fn measure(folder: &std::path::Path, at_once: u64) {
-    let dir = tempfile::tempdir_in(folder).unwrap();
-    let file = file_in(dir.path(), GATEWAY);
-    let mut store = Store::open(&file, GATEWAY, Secret::new([7; 32])).unwrap();
+fn database(url: &str) -> Place {
+    flytrap_gateway::tls::install_provider();
+    let password = std::env::var_os("FLYTRAP_PASSWORD_FILE").map(|file| {
+        let mut password = std::fs::read(file).unwrap();
+        password.truncate(password.trim_ascii_end().len());
+        Secret::new(password)
+    });
+    Place::Database(Box::new(DatabaseConfig::new(url, password, None).unwrap()))
+}
+
+fn measure(place: &Place, file: Option<&Path>, at_once: u64) {
+    let number = MEASURED.fetch_add(1, Ordering::Relaxed) + u64::from(std::process::id()) * 8;
+    let gateway = match place {
+        Place::File(_) => GATEWAY,
+        Place::Database(_) => Address::left_padding_from(&number.to_be_bytes()),
+    };
+    let mut store = Store::open(place, gateway, Secret::new([7; 32])).unwrap();
     let (mut written, mut times) = (0, Vec::new());
     let began = Instant::now();
     while began.elapsed() < TIME {
@@ -47,7 +73,7 @@ fn measure(folder: &std::path::Path, at_once: u64) {
     }
     let seconds = began.elapsed().as_secs_f64();
     times.sort_unstable();
-    let octets = std::fs::metadata(&file).unwrap().len() / written.max(1);
+    let octets = file.map_or(0, |file| std::fs::metadata(file).unwrap().len() / written.max(1));
     println!(
         "{at_once:>10} {:>10.0} {:>12.2} {:>12.2} {octets:>10}",
         written as f64 / seconds,

@@ -13,7 +13,7 @@ use flytrap_chain::{Deployment, DeploymentError, WalletError};
 use flytrap_record::export::{End, Head, Line, VERSION};
 use serde::Serialize;
 
-use super::store::{Reader, StoreError, file_in};
+use super::store::{Place, Reader, StoreError};
 use crate::config::{Config, Recording};
 
 /// Batches that are looked up at once.
@@ -87,7 +87,7 @@ pub async fn export(
     };
     let contracts = Contracts::connect(config.chain.urls.clone(), deployment).await?;
     let last = contracts.last_anchor(broker_id, gateway).await?;
-    let reader = Reader::open(&file_in(&config.state_dir, gateway))?;
+    let reader = Reader::open(&Place::of(config, gateway), gateway)?;
     let Some(path) = to else {
         let out = Out::new(io::stdout().lock(), PathBuf::from("standard output"));
         return write(out, head, &reader, from, last);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! session: messages that went through, counted -> Audit::access (waits for room) ─┐
-//! session, door: refusals, failed proofs -> rules -> folded, bounded ── interval ─┼─> Writer -> Store (SQLite, chained)
+//! session, door: refusals, failed proofs -> rules -> folded, bounded ── interval ─┼─> Writer -> Store (chained; SQLite or PostgreSQL)
 //!                                            └─> alert -> outbox, penalty          └─> batch -> anchor -> submitter -> chain
 //! door, conduct, operator: bans and their ends -> outbox, and a record of its own, at once
 //! ```
@@ -35,7 +35,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use export::{ExportError, export};
 pub use reload::follow_rules;
-pub use store::{Closed, Draft, Reader, Retained, Retention, Store, StoreError, file_in};
+pub use store::{Closed, Draft, Place, Reader, Retained, Retention, Store, StoreError, file_in};
 pub use writer::{Anchors, Terms, Writer};
 
 use crate::bans::{Ban, Subject as Banned};

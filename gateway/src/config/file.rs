@@ -395,6 +395,15 @@ pub(super) struct Audit {
     pub(super) replace_after: Span,
     pub(super) rules: Option<Spanned<PathBuf>>,
     pub(super) retention: Retention,
+    pub(super) database: Option<Database>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Database {
+    pub(super) url: Spanned<String>,
+    pub(super) password_file: Option<Spanned<PathBuf>>,
+    pub(super) ca: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -415,6 +424,7 @@ impl Default for Audit {
             replace_after: Span(Duration::from_secs(60)),
             rules: None,
             retention: Retention::default(),
+            database: None,
         }
     }
 }

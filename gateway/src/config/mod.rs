@@ -6,6 +6,7 @@
 //! The rest of the program sees only [`Config`].
 
 mod countries;
+mod database;
 mod file;
 mod problem;
 mod read;
@@ -28,6 +29,7 @@ use flytrap_policy::{ConductLimit, Options};
 use url::Url;
 
 pub use countries::CountriesConfig;
+pub use database::DatabaseConfig;
 pub use problem::{Problem, Problems};
 pub(crate) use read::{Readers, pseudonym_key, read};
 pub use recording::{GatewayKey, Recording};
@@ -275,6 +277,8 @@ pub struct AuditConfig {
     pub rules: Option<RulesFile>,
     /// How long records are kept.
     pub retention: Retention,
+    /// Where they are kept, if not in a file of the state directory.
+    pub database: Option<DatabaseConfig>,
 }
 
 /// Where the pseudonym key comes from.

@@ -20,8 +20,8 @@ use super::read::{Readers, pseudonym_key, read};
 use super::value::{Addresses, Span};
 use super::{
     AuditConfig, BrokerAddress, BrokerConfig, BrokerCredentials, BrokerTls, ChainConfig, Conduct,
-    Config, HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording, RulesFile, Secret,
-    WebSocketConfig,
+    Config, DatabaseConfig, HealthConfig, Limits, ListenerConfig, PseudonymKey, Recording,
+    RulesFile, Secret, WebSocketConfig,
 };
 use crate::audit::Retention;
 use crate::proxy::TrustedPeers;
@@ -333,16 +333,8 @@ impl Resolver<'_> {
             file::Credentials::Client => BrokerCredentials::Client,
             file::Credentials::Fixed(fixed) => {
                 let mut password = self
-                    .read(
-                        "broker.credentials.fixed.password_file",
-                        &fixed.password_file,
-                        Readers::OwnerOnly,
-                    )
+                    .password("broker.credentials.fixed.password_file", &fixed.password_file)
                     .unwrap_or_default();
-                // Editors end a file with a line feed, which is no part of the password.
-                while password.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
-                    password.pop();
-                }
                 for (key, octets) in
                     [("user_name", fixed.user_name.len()), ("password", password.len())]
                 {
@@ -363,6 +355,15 @@ impl Resolver<'_> {
             probe_interval: broker.probe_interval.0,
             send_proxy: broker.send_proxy,
         }
+    }
+
+    fn password(&mut self, key: &str, file: &Spanned<PathBuf>) -> Option<Zeroizing<Vec<u8>>> {
+        let mut password = self.read(key, file, Readers::OwnerOnly)?;
+        // Editors end a file with a line feed, which is no part of the password.
+        while password.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
+            password.pop();
+        }
+        Some(password)
     }
 
     fn broker_addresses(
@@ -594,6 +595,31 @@ impl Resolver<'_> {
             replace_after: audit.replace_after.0,
             rules,
             retention: self.retention(&audit.retention),
+            database: audit.database.as_ref().and_then(|database| self.database(database)),
+        }
+    }
+
+    fn database(&mut self, database: &file::Database) -> Option<DatabaseConfig> {
+        let mut password = match &database.password_file {
+            Some(file) => Some(self.password("audit.database.password_file", file)?),
+            None => None,
+        };
+        let pem = match &database.ca {
+            Some(ca) => Some(self.read("audit.database.ca", ca, Readers::Anyone)?),
+            None => None,
+        };
+        let password =
+            password.as_mut().map(|password| Secret::new(std::mem::take(&mut **password)));
+        match DatabaseConfig::new(
+            database.url.get_ref(),
+            password,
+            pem.as_ref().map(|pem| pem.as_slice()),
+        ) {
+            Ok(database) => Some(database),
+            Err(wrong) => {
+                self.problem(&database.url, format!("`audit.database`: {wrong}"));
+                None
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod no_trace;
 mod node_away;
 mod node_faults;
 mod packets;
+mod postgres;
 mod presenting;
 mod privacy;
 mod proxy_protocol;

@@ -167,7 +167,7 @@ fn local(port: u16) -> SocketAddr {
 }
 
 /// A port that was free a moment ago. Another program may take it first, so whoever uses it tries again.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     let probe =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).wrap_err("no free port on 127.0.0.1")?;
     Ok(probe.local_addr()?.port())
