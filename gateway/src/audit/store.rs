@@ -490,17 +490,7 @@ impl Reader {
                 break;
             }
             next += 1;
-            let line = match <[u8; LEAF_OCTETS]>::try_from(octets) {
-                Ok(leaf) => Line::Removed(RemovedLine { index, leaf: leaf.into(), link }),
-                Err(_) => {
-                    let record = Record::decode(octets).map_err(|error| StoreError::Damaged {
-                        path: self.path.clone(),
-                        what: error.to_string(),
-                    })?;
-                    Line::Record(Box::new(RecordLine { record, link }))
-                }
-            };
-            each(line)?;
+            each(self.line(index, octets, link)?)?;
         }
         if next == batch.first + batch.count {
             return Ok(());
@@ -512,6 +502,32 @@ impl Reader {
             }
             _ => StoreError::Outlived { path, sequence },
         }))
+    }
+}
+
+impl Reader {
+    /// One record by its number, or what is left of it; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn record(&self, index: u64) -> Result<Option<Line>, StoreError> {
+        let wrong = |error| StoreError::Database { path: self.path.clone(), error };
+        let select = "SELECT octets, link FROM record WHERE idx = ?";
+        let mut select = self.database.prepare_cached(select).map_err(wrong)?;
+        let found = select
+            .query_row([number(index)], |row| Ok((row.get::<_, Vec<u8>>(0)?, hash(row, 1)?)))
+            .optional()
+            .map_err(wrong)?;
+        found.map(|(octets, link)| self.line(index, &octets, link)).transpose()
+    }
+
+    fn line(&self, index: u64, octets: &[u8], link: B256) -> Result<Line, StoreError> {
+        if let Ok(leaf) = <[u8; LEAF_OCTETS]>::try_from(octets) {
+            return Ok(Line::Removed(RemovedLine { index, leaf: leaf.into(), link }));
+        }
+        let damaged = |what| StoreError::Damaged { path: self.path.clone(), what };
+        let record = Record::decode(octets).map_err(|error| damaged(error.to_string()))?;
+        Ok(Line::Record(Box::new(RecordLine { record, link })))
     }
 }
 
