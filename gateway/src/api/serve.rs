@@ -1,22 +1,22 @@
 //! Connections: bounded in number, in time and in what a request may be.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use flytrap_policy::Origin;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Api, follow, guard, router};
+use crate::seats::Seats;
 
 /// How long a client may take for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
@@ -24,6 +24,8 @@ const HEAD: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(120);
 /// Octets of the longest head of a request.
 const LONGEST_HEAD: usize = 16 * 1024;
+/// One client has no more than one of so many shares of all connections.
+const SHARES: usize = 4;
 /// Pause after a failed accept, such as for too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -40,28 +42,30 @@ impl Api {
             let (served, stop) = (served.clone(), stop.clone());
             async move { served.past.run(stop).await }
         });
-        let seats = Arc::new(Semaphore::new(served.config.most_connections));
+        let most = served.config.most_connections;
+        let seats = Seats::new(most, most.div_ceil(SHARES));
+        let trusted = served.config.trusted_peers.clone();
         let router = TowerToHyperService::new(router(served));
         let mut connections = JoinSet::new();
         loop {
-            let seat = tokio::select! {
+            let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(_) = parts.join_next() => {
                     if stop.is_cancelled() { break }
                     return Err(io::Error::other("what follows the record ended"));
                 }
-                // Whoever comes later waits in the system's queue.
-                seat = seats.clone().acquire_owned() => seat.map_err(io::Error::other)?,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            };
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
                 accepted = socket.accept() => accepted,
             };
             let Ok((stream, peer)) = accepted else {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
+            // Whoever has no seat is closed unread. A proxy speaks for many.
+            let Ok(mut seat) = seats.take() else { continue };
+            if !trusted.contains(peer.ip()) && seat.assign(Origin::from(peer.ip())).is_err() {
+                continue;
+            }
             let router = router.clone();
             connections.spawn(async move {
                 let service = service_fn(move |mut request: hyper::Request<Incoming>| {

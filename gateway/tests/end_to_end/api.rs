@@ -11,6 +11,7 @@ use eyre::{Result, ensure, eyre};
 use flytrap_chain::bindings::IAuditLog::Anchored;
 use flytrap_site::{project_root, unix_now};
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -556,6 +557,23 @@ fn a_flood_of_questions_is_refused_and_a_session_beside_it_goes_on() -> Result<(
         let counted =
             http::metric(stage.site.gateway()?.health(), "flytrap_api_requests_total").await?;
         assert!(counted >= 400.0, "{counted}");
+        Ok(())
+    })
+}
+
+#[test]
+fn one_address_has_no_more_than_its_share_of_connections() -> Result<()> {
+    run(async {
+        let stage = Stage::configured(&format!("{OPEN}\nmost_connections = 8")).await?;
+        let address = api(&stage)?;
+        let held = [TcpStream::connect(address).await?, TcpStream::connect(address).await?];
+        // The system accepts in order, so these two have their seats.
+        ensure!(get(&stage, "/v1/topics").await.is_err(), "a third of eight was served");
+        drop(held);
+        until("a seat to be free again", || async {
+            Ok(get(&stage, "/v1/topics").await.ok().filter(|answer| answer.status == 200))
+        })
+        .await?;
         Ok(())
     })
 }
