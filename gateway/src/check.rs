@@ -144,6 +144,10 @@ fn describe(config: &Config) -> Vec<Finding> {
         Recording::On(GatewayKey::AwsKms(key_id)) => format!("gateway key {key_id} at AWS KMS"),
         Recording::On(GatewayKey::GcpKms(key)) => format!("gateway key {} at GCP KMS", key.key),
     }));
+    findings.push(ok(match &config.api {
+        None => "no [api]: records are read with `flytrap-gateway export` only".to_owned(),
+        Some(api) => api.to_string(),
+    }));
     rules(config, &mut findings);
     findings.push(match &config.audit.database {
         None => ok("records in a file of `state_dir`"),

@@ -6,8 +6,9 @@
 //! once, those that did are in [`used_tokens`]; where contract wallets are taken, they are asked at the [`wallet_desk`]. What a
 //! client does after its proof is held against it by [`conduct`]; who is banned, by whatever, stands in [`bans`]. Where a
 //! client is, [`countries`] says. [`server`] starts and stops
-//! it all, [`health`] says how it is.
+//! it all, [`health`] says how it is, and the [`api`] shows what was recorded to whom the operator likes.
 
+pub mod api;
 pub mod arrival;
 pub mod audit;
 pub mod bans;

@@ -61,6 +61,8 @@ pub struct Metrics {
     country_reads: Family<ReadLabel, Counter>,
     /// Look-ups of a client's country, by answer.
     country_lookups: Family<AnswerLabel, Counter>,
+    /// Requests to the API, by status.
+    api_requests: Family<StatusLabel, Counter>,
     /// Dials to the broker, by outcome.
     pub broker_dials: Family<DialLabel, Counter>,
     traffic: TrafficCounters,
@@ -188,6 +190,13 @@ struct PublishLabel {
     outcome: &'static str,
 }
 
+/// Of a request to the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatusLabel {
+    /// HTTP status.
+    pub status: u16,
+}
+
 /// Where to, and `ok` or what went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DialLabel {
@@ -237,6 +246,7 @@ impl Metrics {
             tls_reloads: Family::default(),
             country_reads: Family::default(),
             country_lookups: Family::default(),
+            api_requests: Family::default(),
             broker_dials: Family::default(),
             traffic: TrafficCounters::register(registry),
         };
@@ -330,6 +340,7 @@ impl Metrics {
             "Look-ups of a client's country where there is a database, by answer",
             m.country_lookups.clone(),
         );
+        registry.register("api_requests", "Requests to the API by status", m.api_requests.clone());
         registry.register(
             "broker_dials",
             "Connections opened to the broker by outcome",
@@ -415,6 +426,11 @@ impl Metrics {
     pub fn dialled(&self, broker: &Arc<str>, outcome: &'static str) {
         let broker = broker.clone();
         self.broker_dials.get_or_create(&DialLabel { broker, outcome }).inc();
+    }
+
+    /// A request to the API was answered with this status.
+    pub fn api_answered(&self, status: u16) {
+        self.api_requests.get_or_create(&StatusLabel { status }).inc();
     }
 }
 

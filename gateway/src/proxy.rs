@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use axum::http::header::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -62,6 +63,38 @@ pub(crate) fn address(text: &str) -> Option<IpAddr> {
     // The zone means something on the proxy's machine only.
     let bare = bare.split_once('%').map_or(bare, |(address, _)| address);
     bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Who sent a request, as a listed peer and the listed ones before it say: the right-most hop that is not listed itself, since
+/// everything to the left of it is only a claim. `None` if there is no such header.
+///
+/// # Errors
+/// If that hop cannot be read.
+pub(crate) fn forwarded_for(
+    headers: &HeaderMap,
+    trusted: &TrustedPeers,
+) -> Result<Option<IpAddr>, ()> {
+    let mut client = None;
+    for hop in listed(headers, &FORWARDED_FOR)?.iter().rev() {
+        let hop = address(hop).ok_or(())?;
+        client = Some(hop);
+        if !trusted.contains(hop) {
+            break;
+        }
+    }
+    Ok(client)
+}
+
+/// The elements of a list that may be spread over several headers.
+pub(crate) fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>, ()> {
+    let mut elements = Vec::new();
+    for value in headers.get_all(name) {
+        let text = value.to_str().map_err(|_| ())?;
+        elements.extend(text.split(',').map(str::trim).filter(|element| !element.is_empty()));
+    }
+    Ok(elements)
 }
 
 /// Why there is no believable header.

@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
+use crate::api::{self, Api};
 use crate::audit::{self, Audit, Place, Store, StoreError};
 use crate::bans::{Bans, OnChain, Shelf, Unreadable};
 use crate::conduct::Conduct;
@@ -113,6 +114,9 @@ pub enum ServerError {
     /// Health and metrics can no longer be served.
     #[error("health and metrics cannot be served: {0}")]
     Health(io::Error),
+    /// The API can no longer be served.
+    #[error("the API cannot be served: {0}")]
+    Api(io::Error),
     /// The system's.
     #[error("cannot listen for SIGHUP: {0}")]
     Signal(io::Error),
@@ -152,6 +156,10 @@ pub async fn run(
     let listeners =
         config.listeners.iter().cloned().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
     let (health_socket, health_address) = crate::listener::bind("health", config.health.bind)?;
+    let api_socket = match &config.api {
+        Some(api) => Some(crate::listener::bind("api", api.bind)?),
+        None => None,
+    };
     check_open_files(config.limits.max_connections);
 
     let mut registry = Registry::with_prefix("flytrap");
@@ -222,6 +230,21 @@ pub async fn run(
     };
     let (used_tokens, ledger) = used_tokens.unzip();
     let upstreams = Arc::new(Upstreams::new(&config.broker));
+    let api_socket = config.api.clone().zip(api_socket).map(|(api, (socket, address))| {
+        let facts = api::Facts {
+            gateway,
+            anchors: submitter.is_some(),
+            drops_refusals: config.audit.retention.refusals.is_some(),
+            deployment: deployment.clone(),
+            broker_id: config.chain.broker_id,
+            urls: config.chain.urls.clone(),
+            history: u64::try_from(config.chain.history).unwrap_or(u64::MAX),
+        };
+        let (mirror, health) = (mirror.clone(), chain_health.clone());
+        let (records, dir) = (Place::of(&config, facts.gateway), &config.state_dir);
+        let api = Api::new(api, facts, dir, records, mirror, health, metrics.clone());
+        (api, socket, address)
+    });
     let vitals = Arc::new(Vitals::new(
         mirror.clone(),
         chain_health,
@@ -334,6 +357,13 @@ pub async fn run(
             health::serve(health_socket, vitals, registry, after).await.map_err(ServerError::Health)
         }
     });
+    let mut api_address = None;
+    if let Some((api, socket, address)) = api_socket {
+        info!("API on http://{address}/v1");
+        api_address = Some(address);
+        let after = after.clone();
+        parts.spawn("api", async move { api.serve(socket, after).await.map_err(ServerError::Api) });
+    }
     if let Some(ledger) = ledger {
         let after = after.clone();
         parts.spawn("used tokens", async move {
@@ -376,6 +406,7 @@ pub async fn run(
             path,
             addresses,
             health_address,
+            api_address,
             vitals.clone(),
             stop.clone(),
         ));
@@ -554,6 +585,7 @@ async fn announce(
     path: PathBuf,
     listeners: HashMap<String, SocketAddr>,
     health: SocketAddr,
+    api: Option<SocketAddr>,
     vitals: Arc<Vitals>,
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
@@ -563,7 +595,8 @@ async fn announce(
             () = tokio::time::sleep(Duration::from_millis(25)) => {}
         }
     }
-    let text = serde_json::json!({ "listeners": listeners, "health": health }).to_string();
+    let text =
+        serde_json::json!({ "listeners": listeners, "health": health, "api": api }).to_string();
     // Renamed into place, so that whoever waits for it never reads half of it.
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(".new");

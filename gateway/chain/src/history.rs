@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy::{
     primitives::{Address, B256, U64, U256},
     rpc::types::Log,
+    sol_types::SolEvent as _,
 };
 use flytrap_policy::Event;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -12,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    DecodeError, Deployment, decode,
+    DecodeError, Deployment,
+    bindings::IAuditLog::Anchored,
+    decode,
     rpc::{Rpc, RpcError},
 };
 
@@ -22,11 +25,25 @@ const MAX_SPAN: u64 = 50_000;
 /// Requests under way at once.
 const AT_ONCE: usize = 8;
 
+/// Whose events are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Told {
+    /// Of all contracts.
+    #[default]
+    All,
+    /// Only what rights come from: not what gateways put into the audit log, which is the most.
+    Rights,
+    /// Only the anchors of the broker's gateways.
+    Anchors,
+}
+
 /// Which part of the past is wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// The broker. Device keys and credit belong to no broker, and come with a wallet.
     pub broker_id: U256,
+    /// Of which events.
+    pub told: Told,
     /// Only this topic.
     pub topic: Option<B256>,
     /// Only what is about this wallet, or done by it where the event says so in an indexed field.
@@ -95,7 +112,7 @@ pub async fn history(
     query: &Query,
 ) -> Result<Vec<Entry>, HistoryError> {
     let from = query.from.unwrap_or(deployment.block).max(deployment.block);
-    let newest: u64 = header(rpc, "latest".to_owned()).await?.number.unwrap_or_default().to();
+    let (newest, _) = newest_block(rpc).await?;
     let to = query.to.unwrap_or(newest).min(newest);
     let most = query.most.unwrap_or(usize::MAX);
     let filters = filters(deployment, query);
@@ -143,7 +160,16 @@ fn filters(deployment: &Deployment, query: &Query) -> Vec<Value> {
     let wallet = query.wallet.map(|wallet| wallet.into_word());
     let of_broker = |second: Value, third: Value| json!({"address": ours.clone(), "topics": [null, broker.clone(), second, third]});
     match (query.topic, wallet) {
-        (None, None) => vec![json!({"address": ours.clone(), "topics": [null, broker.clone()]})],
+        (None, None) => {
+            let (of, first) = match query.told {
+                Told::All => (ours.clone(), Value::Null),
+                Told::Rights => {
+                    (json!([d.broker_registry, d.topic_registry, d.access_market]), Value::Null)
+                }
+                Told::Anchors => (json!(d.audit_log), json!(Anchored::SIGNATURE_HASH)),
+            };
+            vec![json!({"address": of, "topics": [first, broker.clone()]})]
+        }
         (Some(topic), None) => {
             let of_topics = json!([d.topic_registry, d.access_market, d.audit_log]);
             vec![json!({"address": of_topics, "topics": [null, broker.clone(), topic]})]
@@ -161,8 +187,6 @@ fn filters(deployment: &Deployment, query: &Query) -> Vec<Value> {
 }
 
 fn money() -> Vec<B256> {
-    use alloy::sol_types::SolEvent;
-
     use crate::bindings::IAccessMarket as market;
     vec![
         market::Credited::SIGNATURE_HASH,
@@ -211,6 +235,40 @@ async fn entries(
         });
     }
     Ok(entries)
+}
+
+/// Height and time of the newest block.
+///
+/// # Errors
+/// [`HistoryError`] if no node answers.
+pub async fn newest_block(rpc: &Rpc) -> Result<(u64, u64), HistoryError> {
+    let newest = header(rpc, "latest".to_owned()).await?;
+    Ok((newest.number.unwrap_or_default().to(), newest.timestamp.to()))
+}
+
+/// Time of a block, Unix seconds.
+///
+/// # Errors
+/// [`HistoryError`] if no node answers, or none has it.
+pub async fn block_time(rpc: &Rpc, height: u64) -> Result<u64, HistoryError> {
+    Ok(header(rpc, format!("{height:#x}")).await?.timestamp.to())
+}
+
+/// Height and time of the last block up to `newest` that is not younger than a second: times never fall from block to block.
+///
+/// # Errors
+/// [`HistoryError`] if no node answers.
+pub async fn block_at(rpc: &Rpc, second: u64, newest: u64) -> Result<(u64, u64), HistoryError> {
+    let (mut from, mut to) = (0, newest);
+    while from < to {
+        let middle = to - (to - from) / 2;
+        if block_time(rpc, middle).await? <= second {
+            from = middle;
+        } else {
+            to = middle - 1;
+        }
+    }
+    Ok((from, block_time(rpc, from).await?))
 }
 
 #[derive(Debug, Deserialize)]

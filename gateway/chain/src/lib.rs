@@ -14,6 +14,7 @@ mod chain;
 mod contract_wallet;
 mod decode;
 mod deployment;
+pub mod entitled;
 mod follower;
 mod health;
 pub mod history;

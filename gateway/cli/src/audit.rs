@@ -213,6 +213,7 @@ pub(crate) async fn story(
         from: block(question.from),
         to: block(question.to),
         most: None,
+        ..Query::default()
     };
     let mut entries = history::history(contracts.rpc(), contracts.deployment(), &query).await?;
     let from = question.from.and_then(|moment| moment.second(now)).unwrap_or(0);

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use alloy::primitives::{Address, U64, U256};
-use eyre::{Result, WrapErr, bail};
+use eyre::{Result, bail, eyre};
+use flytrap_chain::entitled;
 use flytrap_chain::history::{self, Entry, Query};
 use flytrap_chain::keys::Key;
 use flytrap_chain::wallet::Contracts;
 use flytrap_chain::{Deployment, Done, Rpc, Wallet};
 use flytrap_policy::credential::Site;
-use flytrap_policy::{Registry, Stamp, Topic, topic_id};
+use flytrap_policy::{Registry, Topic, topic_id};
 use serde_json::{Value, json};
 
 use crate::args::Global;
@@ -119,23 +120,18 @@ pub(crate) async fn state(
             contracts.deployment().chain_id
         );
     }
-    let mut registry = Registry::new(broker_id);
-    for entry in &entries {
-        let at = Stamp { height: entry.height, time: entry.time };
-        registry
-            .apply(&entry.event, at)
-            .wrap_err_with(|| format!("transaction {} in block {}", entry.tx, entry.height))?;
-    }
+    let registry = entitled::replay(broker_id, &entries).map_err(|(entry, why)| {
+        eyre!("transaction {} in block {}: {why}", entry.tx, entry.height)
+    })?;
     Ok(State { registry, height, time, at, entries })
 }
 
 /// Height and time of the newest block at that moment, and the second that is meant where it is not the present one. Of a moment that is
 /// still to come, as far as the chain knows now.
 async fn place(contracts: &Contracts, at: Option<Moment>) -> Result<(u64, u64, Option<u64>)> {
-    let newest: U64 = contracts.rpc().call("eth_blockNumber", json!([])).await?;
-    let newest = newest.to::<u64>();
+    let (newest, time) = history::newest_block(contracts.rpc()).await?;
     match at {
-        None => Ok((newest, block_time(contracts, newest).await?, None)),
+        None => Ok((newest, time, None)),
         Some(Moment::Block(height)) if height > newest => {
             bail!("there is no block {height} yet: the newest is {newest}")
         }
@@ -145,35 +141,15 @@ async fn place(contracts: &Contracts, at: Option<Moment>) -> Result<(u64, u64, O
         }
         Some(moment) => {
             let second = moment.second(flytrap_site::unix_now()).unwrap_or_default();
-            // The last block that is not younger: times never fall from block to block.
-            let (mut from, mut to) = (0, newest);
-            while from < to {
-                let middle = to - (to - from) / 2;
-                if block_time(contracts, middle).await? <= second {
-                    from = middle;
-                } else {
-                    to = middle - 1;
-                }
-            }
-            Ok((from, block_time(contracts, from).await?, Some(second)))
+            let (height, time) = history::block_at(contracts.rpc(), second, newest).await?;
+            Ok((height, time, Some(second)))
         }
     }
 }
 
 /// Time of a block, Unix seconds.
 pub(crate) async fn block_time(contracts: &Contracts, height: u64) -> Result<u64> {
-    #[derive(Debug, serde::Deserialize)]
-    struct Timed {
-        timestamp: U64,
-    }
-    let block: Option<Timed> = contracts
-        .rpc()
-        .call("eth_getBlockByNumber", json!([format!("{height:#x}"), false]))
-        .await?;
-    let Some(block) = block else {
-        bail!("the node has no block {height}: ask another node, or wait for it")
-    };
-    Ok(block.timestamp.to())
+    Ok(history::block_time(contracts.rpc(), height).await?)
 }
 
 impl State {

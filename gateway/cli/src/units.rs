@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use alloy::primitives::{Address, B256, U256};
 use flytrap_policy::{Offer, OfferMode};
+use flytrap_record::text;
+pub(crate) use flytrap_record::text::utc;
 
 /// Something typed that is not what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +169,7 @@ impl FromStr for Moment {
         if let Ok(Span(seconds)) = text.parse() {
             return Ok(Self::Ago(seconds));
         }
-        utc_seconds(text).map(Self::Second).ok_or_else(wanted)
+        text::moment(text).map(Self::Second).ok_or_else(wanted)
     }
 }
 
@@ -182,93 +184,9 @@ impl Moment {
     }
 }
 
-/// Reads `2026-11-24` (UTC) or, with its zone, `2026-11-24T12:00:00Z` or `2026-11-24T14:00:00+02:00` (RFC 3339 without parts of
-/// seconds, proleptic Gregorian calendar).
-fn utc_seconds(text: &str) -> Option<u64> {
-    let (date, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00:00Z"));
-    let (time, zone) = time.split_at(time.find(['Z', 'z', '+', '-'])?);
-    let local = local_seconds(date, time)?;
-    let away = |text: &str| {
-        let (hours, minutes) = text.split_once(':')?;
-        let is_plain = |part: &str| part.len() == 2 && part.bytes().all(|o| o.is_ascii_digit());
-        let (hours, minutes) =
-            (is_plain(hours).then_some(hours)?, is_plain(minutes).then_some(minutes)?);
-        let (hours, minutes): (u64, u64) = (hours.parse().ok()?, minutes.parse().ok()?);
-        (hours < 24 && minutes < 60).then_some(hours * 3_600 + minutes * 60)
-    };
-    match zone.split_at(1) {
-        ("Z" | "z", "") => Some(local),
-        ("+", east) => local.checked_sub(away(east)?),
-        ("-", west) => local.checked_add(away(west)?),
-        _ => None,
-    }
-}
-
-fn local_seconds(date: &str, time: &str) -> Option<u64> {
-    let mut date = date.split('-').map(|part| part.parse::<u64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let mut time = time.split(':').map(|part| part.parse::<u64>().ok());
-    let (hour, minute, second) = (time.next()??, time.next()??, time.next().unwrap_or(Some(0))?);
-    if !(1970..=9999).contains(&year)
-        || !(1..=12).contains(&month)
-        || hour > 23
-        || minute > 59
-        || second > 59
-    {
-        return None;
-    }
-    let days = days_before(year, month, day);
-    // A day that its month does not have names another day: read back, it must be the same.
-    (civil(days) == (year, month, day))
-        .then_some(days * 86_400 + hour * 3_600 + minute * 60 + second)
-}
-
-/// Days from 1970-01-01 to a date. The year starts in March, so that the leap day is its last.
-fn days_before(year: u64, month: u64, day: u64) -> u64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year / 400, year % 400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.max(1) - 1;
-    let day_of_era = of_era * 365 + of_era / 4 - of_era / 100 + day_of_year;
-    (era * 146_097 + day_of_era).saturating_sub(719_468)
-}
-
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
-}
-
-/// A second as people read it, UTC.
-pub(crate) fn utc(second: u64) -> String {
-    if second == u64::MAX {
-        return "for ever".into();
-    }
-    let (year, month, day) = civil(second / 86_400);
-    let (hour, minute, second) = (second / 3_600 % 24, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
-}
-
 /// An address in any spelling that is valid, with 0x or without; mixed case is a checksum and must be right (EIP-55).
 pub(crate) fn address(text: &str) -> Result<Address, Misread> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-    if digits.len() != 40 || !digits.bytes().all(|octet| octet.is_ascii_hexdigit()) {
-        return misread(format!("`{text}` is no address: wanted 0x and 40 hexadecimal digits"));
-    }
-    let address = Address::from_str(digits)
-        .map_err(|error| Misread(format!("`{text}` is no address: {error}")))?;
-    let mixed = digits.bytes().any(|octet| octet.is_ascii_lowercase())
-        && digits.bytes().any(|octet| octet.is_ascii_uppercase());
-    if mixed && address.to_string()[2..] != *digits {
-        return misread(format!(
-            "`{text}` has a wrong checksum, so a character is probably wrong: compare it with its source (all in lower case, it would be read without a check)"
-        ));
-    }
-    Ok(address)
+    text::wallet(text).map_err(|error| Misread(error.to_string()))
 }
 
 /// 32 octets in hexadecimal.

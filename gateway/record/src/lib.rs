@@ -16,8 +16,9 @@ pub mod export;
 mod hash;
 mod record;
 pub mod seal;
+pub mod text;
 mod tree;
 
 pub use hash::{Batch, leaf, link};
-pub use record::{Kind, MOST_PERSONAL, MOST_TEXT, Record, Undecodable};
-pub use tree::{Path, top};
+pub use record::{Decision, Direction, Kind, MOST_PERSONAL, MOST_TEXT, Record, Undecodable};
+pub use tree::{Blocks, Path, top};

@@ -89,6 +89,85 @@ impl Kind {
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
+
+    /// The word that stands for it in exports and answers.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Delivered => "delivered",
+            Self::PublishRefused => "publish-refused",
+            Self::SubscribeRefused => "subscribe-refused",
+            Self::DeliveryWithheld => "delivery-withheld",
+            Self::WillRefused => "will-refused",
+            Self::SessionEnded => "session-ended",
+            Self::ProofFailed => "proof-failed",
+            Self::Started => "started",
+            Self::Stopped => "stopped",
+            Self::Erased => "erased",
+            Self::Banned => "banned",
+            Self::BanLifted => "ban-lifted",
+            Self::RulesChanged => "rules-changed",
+        }
+    }
+
+    /// What became of it; nothing where nobody asked for anything.
+    #[must_use]
+    pub const fn decision(self) -> Option<Decision> {
+        match self {
+            Self::Published | Self::Delivered => Some(Decision::Allowed),
+            Self::PublishRefused
+            | Self::SubscribeRefused
+            | Self::DeliveryWithheld
+            | Self::WillRefused
+            | Self::SessionEnded
+            | Self::ProofFailed => Some(Decision::Refused),
+            Self::Started
+            | Self::Stopped
+            | Self::Erased
+            | Self::Banned
+            | Self::BanLifted
+            | Self::RulesChanged => None,
+        }
+    }
+
+    /// Which way messages went, or would have gone; either way where a session ended.
+    #[must_use]
+    pub const fn direction(self) -> Option<Direction> {
+        match self {
+            Self::Published | Self::PublishRefused | Self::WillRefused => Some(Direction::ToBroker),
+            Self::Delivered | Self::SubscribeRefused | Self::DeliveryWithheld => {
+                Some(Direction::ToClient)
+            }
+            Self::SessionEnded
+            | Self::ProofFailed
+            | Self::Started
+            | Self::Stopped
+            | Self::Erased
+            | Self::Banned
+            | Self::BanLifted
+            | Self::RulesChanged => None,
+        }
+    }
+}
+
+/// What became of what somebody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// It was done.
+    Allowed,
+    /// It was not.
+    Refused,
+}
+
+/// Which way messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The client publishes.
+    ToBroker,
+    /// The client receives.
+    ToClient,
 }
 
 /// What happened, once or many times in a row: equal happenings of an interval are one record with their count.

@@ -102,9 +102,91 @@ impl Path {
     }
 }
 
+/// The tops of the parts of a tree of at most [`Blocks::LEAVES`] leaves each, so that a way to the top is found without all leaves.
+///
+/// The parts of a whole power of two are subtrees of their own, since the left half of each tree is one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Blocks {
+    tops: Vec<B256>,
+    /// Leaves of the last part, while it is not full.
+    open: Vec<B256>,
+}
+
+impl Blocks {
+    /// Leaves of a part.
+    pub const LEAVES: usize = 1_024;
+
+    /// Takes the next leaf. Returns the top of the part that is full with it.
+    pub fn push(&mut self, leaf: B256) -> Option<B256> {
+        self.open.push(leaf);
+        if self.open.len() < Self::LEAVES { None } else { self.close() }
+    }
+
+    /// The last part ends here, if there is one that is not full. Returns its top.
+    pub fn close(&mut self) -> Option<B256> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let part = top(self.open.drain(..));
+        self.tops.push(part);
+        Some(part)
+    }
+
+    /// Top of the tree over all leaves.
+    #[must_use]
+    pub fn top(&self) -> B256 {
+        let open = (!self.open.is_empty()).then(|| top(self.open.iter().copied()));
+        top(self.tops.iter().copied().chain(open))
+    }
+
+    /// The way from one leaf to the top, by the tops of all parts and the leaves of its own.
+    #[must_use]
+    pub fn path(
+        tops: &[B256],
+        part: usize,
+        leaves: &[B256],
+        place: usize,
+        all: u64,
+    ) -> Option<Path> {
+        let mut path = Path::of(leaves, place)?;
+        path.beside.extend(Path::of(tops, part)?.beside);
+        let before = u64::try_from(part.checked_mul(Self::LEAVES)?).ok()?;
+        path.place = path.place.checked_add(before)?;
+        path.leaves = all;
+        Some(path)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// By parts or whole, it is the same way, and leads to the same top.
+        #[test]
+        fn a_way_found_by_parts_is_the_way_through_the_whole_tree(
+            count in prop_oneof![1..5_usize, 1_020..1_030_usize, 1..6_000_usize],
+            at in any::<prop::sample::Index>(),
+        ) {
+            let leaves: Vec<B256> = (0..count).map(|n| keccak256(n.to_be_bytes())).collect();
+            let mut blocks = Blocks::default();
+            let mut tops: Vec<B256> = leaves.iter().filter_map(|leaf| blocks.push(*leaf)).collect();
+            prop_assert_eq!(blocks.top(), top(leaves.iter().copied()));
+            tops.extend(blocks.close());
+            prop_assert_eq!(blocks.top(), top(leaves.iter().copied()));
+            let place = at.index(count);
+            let part = place / Blocks::LEAVES;
+            let own = leaves.chunks(Blocks::LEAVES).nth(part).unwrap_or_default();
+            let all = u64::try_from(count).unwrap_or_default();
+            let found = Blocks::path(&tops, part, own, place % Blocks::LEAVES, all);
+            prop_assert_eq!(&found, &Path::of(&leaves, place));
+            prop_assert_eq!(found.and_then(|path| path.top(leaves[place])), Some(blocks.top()));
+        }
+    }
 
     fn leaves(count: u8) -> Vec<B256> {
         (0..count).map(|n| keccak256([n])).collect()

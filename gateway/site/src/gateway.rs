@@ -24,6 +24,7 @@ use crate::ground::{Child, Ground, TICK};
 struct Ready {
     listeners: BTreeMap<String, SocketAddr>,
     health: SocketAddr,
+    api: Option<SocketAddr>,
 }
 
 /// A running gateway.
@@ -52,8 +53,11 @@ impl Gateway {
         let config = ground.path(&format!("{name}.toml"));
         fs::write(&config, toml::to_string(table)?)?;
         let child = launch(ground, program, name, &config)?;
-        let ready =
-            Ready { listeners: BTreeMap::new(), health: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let ready = Ready {
+            listeners: BTreeMap::new(),
+            health: SocketAddr::from(([127, 0, 0, 1], 0)),
+            api: None,
+        };
         let mut gateway = Self {
             child,
             ready,
@@ -75,6 +79,12 @@ impl Gateway {
         found.ok_or_else(|| {
             eyre!("the gateway has no listener `{name}`, only {:?}", self.ready.listeners.keys())
         })
+    }
+
+    /// Where it serves the API, if it does.
+    #[must_use]
+    pub fn api(&self) -> Option<SocketAddr> {
+        self.ready.api
     }
 
     /// Where it serves health and metrics.

@@ -41,6 +41,7 @@ pub(super) struct File {
     pub(super) audit: Audit,
     #[serde(default)]
     pub(super) health: Health,
+    pub(super) api: Option<Api>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -439,4 +440,65 @@ impl Default for Health {
     fn default() -> Self {
         Self { bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 9100)) }
     }
+}
+
+/// Off unless the section is there. Whom it serves has no default: what is public should be so on purpose.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Api {
+    #[serde(default = "Api::bind")]
+    pub(super) bind: SocketAddr,
+    pub(super) access: Spanned<ApiAccess>,
+    pub(super) token_file: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(super) hosts: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) allowed_origins: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) trusted_peers: Vec<Network>,
+    #[serde(default = "Api::requests_per_second")]
+    pub(super) requests_per_second: Spanned<u64>,
+    #[serde(default = "Api::request_timeout")]
+    pub(super) request_timeout: Spanned<Span>,
+    #[serde(default = "Api::most_rows")]
+    pub(super) most_rows: Spanned<usize>,
+    #[serde(default = "Api::most_octets")]
+    pub(super) most_octets: Spanned<usize>,
+    #[serde(default = "Api::most_queries")]
+    pub(super) most_queries: Spanned<usize>,
+    #[serde(default = "Api::most_connections")]
+    pub(super) most_connections: Spanned<usize>,
+}
+
+impl Api {
+    fn bind() -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))
+    }
+    fn requests_per_second() -> Spanned<u64> {
+        Spanned::new(0..0, 10)
+    }
+    fn request_timeout() -> Spanned<Span> {
+        Spanned::new(0..0, Span(Duration::from_secs(10)))
+    }
+    fn most_rows() -> Spanned<usize> {
+        Spanned::new(0..0, 500)
+    }
+    fn most_octets() -> Spanned<usize> {
+        Spanned::new(0..0, 2 * 1024 * 1024)
+    }
+    fn most_queries() -> Spanned<usize> {
+        Spanned::new(0..0, 2)
+    }
+    fn most_connections() -> Spanned<usize> {
+        Spanned::new(0..0, 256)
+    }
+}
+
+/// Who sees what of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ApiAccess {
+    All,
+    Aggregated,
+    Token,
 }

@@ -5,6 +5,7 @@
 //! Everything that is wrong is reported at once, each [`Problem`] with line and column, what was found and what to do.
 //! The rest of the program sees only [`Config`].
 
+mod api;
 mod countries;
 mod database;
 mod file;
@@ -28,6 +29,7 @@ use flytrap_chain::Proof;
 use flytrap_policy::{ConductLimit, Options};
 use url::Url;
 
+pub use api::{Access, ApiConfig, TokenHash};
 pub use countries::CountriesConfig;
 pub use database::DatabaseConfig;
 pub use problem::{Problem, Problems};
@@ -75,6 +77,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// Where health and metrics are served.
     pub health: HealthConfig,
+    /// Whether the read-only API is served, and to whom.
+    pub api: Option<ApiConfig>,
 }
 
 /// Which chain is followed and when it is believed.

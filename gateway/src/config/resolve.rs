@@ -44,6 +44,7 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
     let conduct = r.conduct(&file.conduct, &file.rates);
     let countries = r.countries(&file.countries);
     let audit = r.audit(file.audit, chain.broker_id);
+    let api = file.api.and_then(|api| r.api(api));
     let config = Config {
         file: path.to_owned(),
         name,
@@ -60,6 +61,7 @@ pub(super) fn resolve(path: &Path, text: &str, file: File) -> Result<Config, Pro
         countries,
         audit,
         health: HealthConfig { bind: file.health.bind },
+        api,
     };
     let problems = r.into_problems();
     if problems.is_empty() { Ok(config) } else { Err(Problems::new(path, problems)) }
@@ -70,7 +72,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const LONGEST_ANSWER: Duration = Duration::from_secs(20);
 
 /// Long times are easier to read in days.
-fn told(time: Duration) -> String {
+pub(super) fn told(time: Duration) -> String {
     match time.as_secs() / DAY.as_secs() {
         0 => format!("{time:?}"),
         days => format!("{days}d"),
@@ -288,24 +290,32 @@ impl Resolver<'_> {
             );
         }
         for origin in &websocket.allowed_origins {
-            let given = origin.get_ref();
-            // As browsers write it, since it is compared octet by octet: lower case, no default port, no path.
-            let wanted = Url::parse(given).map(|url| url.origin().ascii_serialization());
-            match wanted {
-                Ok(wanted) if wanted == *given && wanted != "null" => {}
-                Ok(wanted) if wanted != "null" => self.problem(
-                    origin,
-                    format!("`listener.websocket.allowed_origins`: browsers write \"{given}\" as \"{wanted}\""),
-                ),
-                _ => self.problem(
-                    origin,
-                    format!("`listener.websocket.allowed_origins`: \"{given}\" is no origin, wanted such as \"https://app.example\""),
-                ),
-            }
+            self.web_origin("listener.websocket.allowed_origins", origin);
         }
         let allowed_origins =
             websocket.allowed_origins.into_iter().map(Spanned::into_inner).collect();
         WebSocketConfig { path: websocket.path.into_inner(), allowed_origins }
+    }
+
+    /// As browsers write it, since it is compared octet by octet: lower case, no default port, no path.
+    pub(super) fn web_origin(&mut self, key: &str, origin: &Spanned<String>) {
+        let given = origin.get_ref();
+        let wanted = Url::parse(given).map(|url| url.origin().ascii_serialization());
+        match wanted {
+            Ok(wanted) if wanted == *given && wanted != "null" => {}
+            Ok(wanted) if wanted != "null" => {
+                self.problem(
+                    origin,
+                    format!("`{key}`: browsers write \"{given}\" as \"{wanted}\""),
+                );
+            }
+            _ => self.problem(
+                origin,
+                format!(
+                    "`{key}`: \"{given}\" is no origin, wanted such as \"https://app.example\""
+                ),
+            ),
+        }
     }
 
     fn check_trust(&mut self, listener: &file::Listener) {
@@ -528,7 +538,7 @@ impl Resolver<'_> {
         given
     }
 
-    fn within<N: PartialOrd + Copy + std::fmt::Display>(
+    pub(super) fn within<N: PartialOrd + Copy + std::fmt::Display>(
         &mut self,
         key: &str,
         value: &Spanned<N>,

@@ -36,6 +36,7 @@ impl Ground {
         ground.write("key.pem", &identity.signing_key.serialize_pem(), 0o600);
         ground.write("another.pem", &another.signing_key.serialize_pem(), 0o600);
         ground.write("pseudonym.key", &format!("{}\n", "ab".repeat(32)), 0o600);
+        ground.write("api.token", &format!("{}\n", "cd".repeat(32)), 0o600);
         ground
     }
 
@@ -100,6 +101,7 @@ fn the_example_in_deploy_is_a_valid_configuration() {
     assert!(config.broker.addresses[0].tls.is_some());
     assert_eq!(config.access.dialect, Dialect::Plain);
     assert_eq!(config.name.as_deref(), Some("mqtt.example.org"));
+    assert!(matches!(config.api.map(|api| api.access), Some(Access::Token(_))));
 }
 
 #[test]
@@ -606,4 +608,37 @@ fn each_mistake_in_audit_rules_is_told_with_its_own_line() {
     assert!(ground.told(&with).contains("no [[rule]]"), "{}", ground.told(&with));
     fs::remove_file(ground.0.path().join("rules.toml")).unwrap();
     assert!(ground.told(&with).contains("No such file"), "{}", ground.told(&with));
+}
+
+#[test]
+fn the_api_is_off_unless_asked_for_and_public_only_on_purpose() {
+    let ground = Ground::new();
+    assert!(ground.parse(LEAST).unwrap().api.is_none());
+    let with = |keys: &str| format!("{LEAST}\n[api]\n{keys}\n");
+    let api = |keys: &str| ground.parse(&with(keys)).unwrap().api.unwrap();
+    let open = api("access = \"all\"");
+    assert!(matches!(open.access, Access::All) && open.bind.ip().is_loopback());
+    assert!(open.to_string().contains("everybody sees every record"), "{open}");
+    let Access::Token(hash) = api("access = \"token\"\ntoken_file = \"api.token\"").access else {
+        panic!("not a token")
+    };
+    assert!(hash.is_of("cd".repeat(32).as_bytes()));
+    assert!(matches!(api("access = \"aggregated\"").access, Access::Aggregated(None)));
+    ground.write("short.token", "short\n", 0o600);
+    ground.write("open.token", &"cd".repeat(32), 0o644);
+    for (keys, word) in [
+        ("", "missing field `access`"),
+        ("access = \"some\"", "unknown variant `some`"),
+        ("access = \"token\"", "and there is none"),
+        ("access = \"all\"\ntoken_file = \"api.token\"", "everybody sees everything"),
+        ("access = \"token\"\ntoken_file = \"short.token\"", "at least 32 visible"),
+        ("access = \"token\"\ntoken_file = \"open.token\"", "chmod 600"),
+        ("access = \"all\"\nhosts = [\"https://audit.example\"]", "is no host name"),
+        ("access = \"all\"\nallowed_origins = [\"audit.example\"]", "is no origin"),
+        ("access = \"all\"\nmost_queries = 0", "wanted 1 to 64"),
+        ("access = \"all\"\nrequest_timeout = \"1h\"", "wanted 1s to"),
+    ] {
+        let told = ground.told(&with(keys));
+        assert!(told.contains(word), "wanted `{word}` in: {told}");
+    }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tungstenite::handshake::machine::TryParse as _;
 use tungstenite::handshake::server;
-use tungstenite::http::header::{HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use tungstenite::http::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 
 use super::WebSocket;
 use crate::config::WebSocketConfig;
@@ -13,7 +13,6 @@ use crate::proxy::{self, TrustedPeers};
 
 /// Sub-protocols that are MQTT: the standard's [MQTT-6.0.0-3], and what clients of MQTT 3.1 said before there was one.
 const SUB_PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Why a request did not become a WebSocket connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -136,8 +135,8 @@ impl Request {
         if !config.allowed_origins.is_empty() && !origins.all(is_allowed) {
             return Err(NoUpgrade::Origin);
         }
-        let offered =
-            listed(&head, &SEC_WEBSOCKET_PROTOCOL).map_err(|()| NoUpgrade::SubProtocol)?;
+        let offered = proxy::listed(head.headers(), &SEC_WEBSOCKET_PROTOCOL)
+            .map_err(|()| NoUpgrade::SubProtocol)?;
         let sub_protocol = offered
             .iter()
             .find_map(|offer| SUB_PROTOCOLS.into_iter().find(|known| known == offer))
@@ -154,16 +153,7 @@ impl Request {
         &self,
         trusted: &TrustedPeers,
     ) -> Result<Option<IpAddr>, NoUpgrade> {
-        let hops = listed(&self.head, &FORWARDED_FOR).map_err(|()| NoUpgrade::ForwardedFor)?;
-        let mut client = None;
-        for hop in hops.iter().rev() {
-            let hop = proxy::address(hop).ok_or(NoUpgrade::ForwardedFor)?;
-            client = Some(hop);
-            if !trusted.contains(hop) {
-                break;
-            }
-        }
-        Ok(client)
+        proxy::forwarded_for(self.head.headers(), trusted).map_err(|()| NoUpgrade::ForwardedFor)
     }
 
     /// Grants it. `most_octets`: longest frame that will be taken.
@@ -185,16 +175,6 @@ impl Request {
         stream.flush().await.map_err(|_| NoUpgrade::Closed)?;
         Ok(WebSocket::new(stream, self.early, most_octets))
     }
-}
-
-/// The elements of a list that may be spread over several headers.
-fn listed<'a>(head: &'a server::Request, name: &HeaderName) -> Result<Vec<&'a str>, ()> {
-    let mut elements = Vec::new();
-    for value in head.headers().get_all(name) {
-        let text = value.to_str().map_err(|_| ())?;
-        elements.extend(text.split(',').map(str::trim).filter(|element| !element.is_empty()));
-    }
-    Ok(elements)
 }
 
 #[cfg(test)]

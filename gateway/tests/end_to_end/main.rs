@@ -6,6 +6,7 @@
 mod common;
 
 mod abuse;
+mod api;
 mod bad_config;
 mod bans;
 mod brokers;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use alloy::primitives::Address;
 use eyre::Result;
-use flytrap_policy::{Event, OfferMode, Right, Topic};
+use flytrap_chain::entitled::{self, But, Entitled, Ground};
+use flytrap_policy::{Right, Topic};
 use flytrap_record::{Kind, Record};
 use serde_json::{Value, json};
 
@@ -18,29 +19,6 @@ use crate::context::{self, State};
 use crate::countries::rule_text;
 use crate::tell::{self, safe};
 use crate::units::{Span, utc};
-
-/// A right that somebody had at that second, or had lost before it.
-#[derive(Debug)]
-struct Entitled {
-    wallet: Address,
-    /// `owner`, `manager`, `grant`.
-    ground: &'static str,
-    right: Option<Right>,
-    /// When it ends or ended; open for owners and managers.
-    until: Option<u64>,
-    /// Why it does not count at that second although it was given: the rule.
-    but: Option<&'static str>,
-    /// The event that gave it, or took it away.
-    since: Option<Since>,
-}
-
-#[derive(Debug)]
-struct Since {
-    tx: alloy::primitives::B256,
-    height: u64,
-    time: u64,
-    why: Option<String>,
-}
 
 /// What the records say about the topic around that second.
 #[derive(Debug, Default)]
@@ -67,7 +45,7 @@ pub(super) async fn at(global: &Global, args: &AtArgs) -> Result<()> {
     let now = state.now();
     let mut names = Names::default();
     let past = Past::read(&contracts, global.broker_id(), &mut names).await?;
-    let entitled = entitled(&state, topic, now);
+    let entitled = entitled::entitled(&state.registry, &state.entries, topic, now);
     let mut used =
         Used { read: !args.records.records.is_empty(), verified: true, ..Used::default() };
     if used.read {
@@ -102,116 +80,21 @@ pub(super) async fn at(global: &Global, args: &AtArgs) -> Result<()> {
     Ok(())
 }
 
-/// Owner, managers, and everybody who was ever granted a right in the topic's present epoch.
-fn entitled(state: &State, topic: &Topic, now: u64) -> Vec<Entitled> {
-    let registry = &state.registry;
-    let banned = |wallet| registry.wallet_banned_until(wallet, now).map(|_| "banned");
-    let mut all = vec![Entitled {
-        wallet: topic.owner,
-        ground: "owner",
-        right: None,
-        until: None,
-        but: banned(topic.owner),
-        since: since(state, |event| match event {
-            Event::TopicRegistered { topic_id, owner, .. }
-            | Event::HiddenTopicRegistered { topic_id, owner, .. } => {
-                *topic_id == topic.id && *owner == topic.owner
-            }
-            Event::TopicOwnershipTransferred { topic_id, new_owner, .. } => {
-                *topic_id == topic.id && *new_owner == topic.owner
-            }
-            _ => false,
-        }),
-    }];
-    let managers: BTreeSet<Address> = state
-        .entries
-        .iter()
-        .filter_map(|entry| match entry.event {
-            Event::ManagerSet { topic_id, manager, .. } if topic_id == topic.id => Some(manager),
-            _ => None,
-        })
-        .filter(|manager| registry.is_manager(topic.id, *manager))
-        .collect();
-    all.extend(managers.into_iter().map(|wallet| Entitled {
-        wallet,
-        ground: "manager",
-        right: None,
-        until: None,
-        but: banned(wallet),
-        since: since(state, |event| {
-            matches!(event, Event::ManagerSet { topic_id, manager, .. } if *topic_id == topic.id && *manager == wallet)
-        }),
-    }));
-    let mut grants: Vec<_> = registry
-        .grants()
-        .filter(|(of, ..)| of.id == topic.id)
-        .map(|(_, wallet, right, until)| (wallet, right, until))
-        .collect();
-    grants.sort_unstable_by_key(|(wallet, right, _)| (*wallet, *right == Right::Subscribe));
-    all.extend(grants.into_iter().map(|(wallet, right, until)| {
-        let is_blocked = registry.is_blocked(topic.id, wallet);
-        let ended = (until <= now).then_some("ended");
-        let but = banned(wallet).or(is_blocked.then_some("blocked")).or(ended);
-        let of_right = |id, whose, of| id == topic.id && whose == wallet && of == right;
-        let since = since(state, |event| match event {
-            Event::AccessGranted { topic_id, wallet, right, .. }
-            | Event::AccessBought { topic_id, wallet, right, .. }
-            | Event::AccessRevoked { topic_id, wallet, right, .. } => {
-                of_right(*topic_id, *wallet, *right)
-            }
-            Event::WalletBlocked { topic_id, wallet: whose, .. } => {
-                is_blocked && *topic_id == topic.id && *whose == wallet
-            }
-            _ => false,
-        });
-        Entitled { wallet, ground: "grant", right: Some(right), until: Some(until), but, since }
-    }));
-    all
-}
-
-/// The last event that fits.
-fn since(state: &State, fits: impl Fn(&Event) -> bool) -> Option<Since> {
-    let entry = state.entries.iter().rev().find(|entry| fits(&entry.event))?;
-    Some(Since {
-        tx: entry.tx,
-        height: entry.height,
-        time: entry.time,
-        why: words::why(&entry.event),
-    })
-}
-
-/// Rights that any wallet has without a grant.
-fn public(topic: &Topic) -> Vec<Right> {
-    [Right::Publish, Right::Subscribe]
-        .into_iter()
-        .filter(|right| topic.offer(*right).mode == OfferMode::Public)
-        .collect()
-}
-
 /// Who held a right then and is in no record as having used it.
 fn idle<'a>(
-    entitled: &'a [Entitled],
+    entitled: &'a [Entitled<'a>],
     used: &'a Used,
 ) -> impl Iterator<Item = (Address, Right)> + 'a {
-    let rights = |of: &Entitled| match (of.ground, of.right) {
-        ("grant", Some(right)) => vec![right],
-        ("owner", _) => vec![Right::Publish, Right::Subscribe],
-        _ => Vec::new(),
-    };
-    entitled
-        .iter()
-        .filter(|of| of.but.is_none())
-        .flat_map(move |of| rights(of).into_iter().map(|right| (of.wallet, right)))
-        .filter(|one| !used.ever.contains(one))
+    entitled::idle(entitled, |wallet, right| used.ever.contains(&(wallet, right)))
 }
 
-fn as_json(state: &State, topic: &Topic, entitled: &[Entitled], used: &Used) -> Value {
-    let entitlement = |of: &Entitled| {
+fn as_json(state: &State, topic: &Topic, entitled: &[Entitled<'_>], used: &Used) -> Value {
+    let entitlement = |of: &Entitled<'_>| {
         let since = of
             .since
             .as_ref()
-            .map(|at| json!({ "tx": at.tx, "block": at.height, "time": at.time, "why": at.why }));
-        json!({ "wallet": of.wallet, "ground": of.ground, "right": of.right, "until": of.until, "but": of.but, "since": since })
+            .map(|at| json!({ "tx": at.tx, "block": at.height, "time": at.time, "why": words::why(&at.event) }));
+        json!({ "wallet": of.wallet, "ground": of.ground.word(), "right": of.right, "until": of.until, "but": of.but.map(But::word), "since": since })
     };
     let of = |still: bool| -> Vec<Value> {
         entitled.iter().filter(|of| of.but.is_none() == still).map(entitlement).collect()
@@ -225,14 +108,14 @@ fn as_json(state: &State, topic: &Topic, entitled: &[Entitled], used: &Used) -> 
     let known = used.read && topic.traits.sensitive;
     json!({
         "topic": &*topic.name, "topicId": topic.id, "epoch": topic.epoch, "time": state.now(), "block": state.height,
-        "sensitive": topic.traits.sensitive, "countries": rule_text(&topic.countries), "public": public(topic),
+        "sensitive": topic.traits.sensitive, "countries": rule_text(&topic.countries), "public": entitled::public(topic),
         "entitled": of(true), "wasEntitled": of(false),
         "used": used.read.then(|| records(Decision::Allowed)), "refused": used.read.then(|| records(Decision::Refused)),
         "neverUsed": known.then_some(idle), "verified": used.read.then_some(used.verified), "removed": used.read.then_some(used.removed),
     })
 }
 
-fn as_text(state: &State, topic: &Topic, entitled: &[Entitled], used: &Used, names: &Names) {
+fn as_text(state: &State, topic: &Topic, entitled: &[Entitled<'_>], used: &Used, names: &Names) {
     let name = if topic.name.is_empty() { topic.id.to_string() } else { safe(&topic.name) };
     tell::line(tell::strong(&format!(
         "`{name}` at {}, as of block {} of {}",
@@ -247,20 +130,20 @@ fn as_text(state: &State, topic: &Topic, entitled: &[Entitled], used: &Used, nam
         rule_text(&topic.countries)
     ));
     tell::line("Entitled:");
-    for right in public(topic) {
+    for right in entitled::public(topic) {
         tell::line(format!(
             "    every wallet that is neither blocked nor banned may {}",
             right_text(right)
         ));
     }
-    let what = |of: &Entitled| match (of.ground, of.right) {
+    let what = |of: &Entitled<'_>| match (of.ground, of.right) {
         (_, Some(right)) => format!("may {}", right_text(right)),
-        ("manager", None) => "manages it".to_owned(),
+        (Ground::Manager, None) => "manages it".to_owned(),
         _ => "owns it, and may publish and subscribe".to_owned(),
     };
-    let since = |of: &Entitled| {
+    let since = |of: &Entitled<'_>| {
         of.since.as_ref().map_or_else(String::new, |at| {
-            let why = at.why.as_ref().map(|why| format!(", why: {why}")).unwrap_or_default();
+            let why = words::why(&at.event).map(|why| format!(", why: {why}")).unwrap_or_default();
             format!("\n        {}, block {}, transaction {}{why}", utc(at.time), at.height, at.tx)
         })
     };
@@ -274,7 +157,7 @@ fn as_text(state: &State, topic: &Topic, entitled: &[Entitled], used: &Used, nam
     }
     for of in lost {
         let until = of.until.map(|until| format!(" until {}", utc(until))).unwrap_or_default();
-        let but = of.but.unwrap_or_default();
+        let but = of.but.map(But::word).unwrap_or_default();
         tell::line(format!("    {} {}{until}, {but}{}", of.wallet, what(of), since(of)));
     }
     if !used.read {
@@ -332,7 +215,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use alloy::primitives::{B256, U256};
-    use flytrap_policy::{NamingPolicy, Offer, Registry, Stamp, Traits, topic_id};
+    use flytrap_policy::{Event, NamingPolicy, Offer, Registry, Stamp, Traits, topic_id};
 
     use super::*;
     use crate::explain::explain;
@@ -400,7 +283,7 @@ mod tests {
         for second in [499, 500, 999, 1_000] {
             let state = state(second);
             let topic = state.registry.topic("ward").expect("registered");
-            for of in entitled(&state, topic, second) {
+            for of in entitled::entitled(&state.registry, &[], topic, second) {
                 let answer = explain(&state, of.wallet, None, Right::Subscribe, "ward/1", false);
                 assert_eq!(of.but.is_none(), answer.allowed, "{of:?} at {second}: {answer:?}");
                 looked_at += 1;
@@ -413,7 +296,7 @@ mod tests {
     fn who_is_in_no_record_never_did() {
         let state = state(400);
         let topic = state.registry.topic("ward").expect("registered");
-        let all = entitled(&state, topic, 400);
+        let all = entitled::entitled(&state.registry, &[], topic, 400);
         let used = Used {
             ever: [(READER, Right::Subscribe), (OWNER, Right::Publish)].into(),
             read: true,

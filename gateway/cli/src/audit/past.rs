@@ -7,7 +7,7 @@ use eyre::Result;
 use flytrap_chain::history::{self, Entry, Query};
 use flytrap_chain::wallet::Contracts;
 use flytrap_policy::{Event, OfferMode, Right};
-use flytrap_record::{Kind, Record};
+use flytrap_record::{Direction, Kind, Record};
 
 use super::words::Names;
 
@@ -110,19 +110,11 @@ fn is_ground(event: &Event, record: &Record) -> bool {
 }
 
 /// The right that a happening was about; either for the end of a session.
-pub(super) const fn right(kind: Kind) -> Option<Right> {
-    match kind {
-        Kind::Published | Kind::PublishRefused | Kind::WillRefused => Some(Right::Publish),
-        Kind::Delivered | Kind::SubscribeRefused | Kind::DeliveryWithheld => Some(Right::Subscribe),
-        Kind::SessionEnded
-        | Kind::ProofFailed
-        | Kind::Started
-        | Kind::Stopped
-        | Kind::Erased
-        | Kind::Banned
-        | Kind::BanLifted
-        | Kind::RulesChanged => None,
-    }
+pub(super) fn right(kind: Kind) -> Option<Right> {
+    kind.direction().map(|direction| match direction {
+        Direction::ToBroker => Right::Publish,
+        Direction::ToClient => Right::Subscribe,
+    })
 }
 
 #[cfg(test)]

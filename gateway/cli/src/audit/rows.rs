@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use alloy::primitives::{Address, B256};
 use eyre::Result;
 use flytrap_policy::Event;
+use flytrap_record::text::csv;
 use flytrap_record::{Kind, Record};
 use serde_json::{Value, json};
 
@@ -163,7 +164,7 @@ impl Row {
                     words_of(record.key),
                     words_of_topic(record.topic_id),
                     names.topics.get(&record.topic_id).cloned().unwrap_or_default(),
-                    kind_text(record.kind),
+                    record.kind.word().to_owned(),
                     record.count.to_string(),
                     record.octets.to_string(),
                     record.country.clone(),
@@ -251,22 +252,11 @@ fn ground_json(ground: &Ground) -> Value {
 }
 
 /// What became of it; nothing where nobody asked for anything.
-pub(super) const fn decision(kind: Kind) -> Option<Decision> {
-    match kind {
-        Kind::Published | Kind::Delivered => Some(Decision::Allowed),
-        Kind::PublishRefused
-        | Kind::SubscribeRefused
-        | Kind::DeliveryWithheld
-        | Kind::WillRefused
-        | Kind::SessionEnded
-        | Kind::ProofFailed => Some(Decision::Refused),
-        Kind::Started
-        | Kind::Stopped
-        | Kind::Erased
-        | Kind::Banned
-        | Kind::BanLifted
-        | Kind::RulesChanged => None,
-    }
+pub(super) fn decision(kind: Kind) -> Option<Decision> {
+    kind.decision().map(|decision| match decision {
+        flytrap_record::Decision::Allowed => Decision::Allowed,
+        flytrap_record::Decision::Refused => Decision::Refused,
+    })
 }
 
 fn decision_text(kind: Kind) -> Option<&'static str> {
@@ -290,12 +280,6 @@ pub(super) fn fits(told: &Told, telling: &Telling) -> bool {
     telling.decision.is_none_or(|wanted| chain_decision(event) == Some(wanted))
         && telling.country.is_none()
         && telling.device.is_none_or(is_of)
-}
-
-/// The word that records have for it.
-pub(super) fn kind_text(kind: Kind) -> String {
-    let word = serde_json::to_value(kind).ok();
-    word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 pub(super) fn record_text(record: &Record, names: &Names) -> String {
@@ -380,20 +364,6 @@ fn words_of_topic(topic: B256) -> String {
     if topic.is_zero() { String::new() } else { topic.to_string() }
 }
 
-/// A line of CSV (RFC 4180) that no spreadsheet takes for a formula: a cell that begins like one gets a quote before it.
-pub(super) fn csv(cells: &[impl AsRef<str>]) -> String {
-    let cell = |cell: &str| {
-        let begins = ['=', '+', '-', '@', '\t', '\r'];
-        let cell = if cell.starts_with(begins) { format!("'{cell}") } else { cell.to_owned() };
-        if cell.contains([',', '"', '\n', '\r']) {
-            format!("\"{}\"", cell.replace('"', "\"\""))
-        } else {
-            cell
-        }
-    };
-    cells.iter().map(|text| cell(text.as_ref())).collect::<Vec<_>>().join(",")
-}
-
 /// Records added up.
 #[derive(Debug, Default)]
 pub(super) struct Sums(HashMap<Same, Sum>);
@@ -461,7 +431,7 @@ impl Sums {
         rows.extend(sums.into_iter().map(|(same, sum)| {
             let name = names.topics.get(&same.topic);
             vec![
-                kind_text(same.kind),
+                same.kind.word().to_owned(),
                 sum.count.to_string(),
                 sum.octets.to_string(),
                 sum.records.to_string(),

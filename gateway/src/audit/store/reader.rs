@@ -80,6 +80,19 @@ impl Reader {
         }))
     }
 
+    /// One record by its number, or what is left of it; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn record(&self, index: u64) -> Result<Option<Line>, StoreError> {
+        let mut found = None;
+        self.engine.records(index, 1, &mut |row| {
+            found = (row.index == index).then(|| self.line(&row));
+            false
+        })?;
+        found.transpose()
+    }
+
     fn line(&self, row: &Row<'_>) -> Result<Line, StoreError> {
         let Row { index, link, octets, .. } = *row;
         if let Ok(leaf) = <[u8; LEAF_OCTETS]>::try_from(octets) {

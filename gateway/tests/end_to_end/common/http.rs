@@ -1,4 +1,4 @@
-//! One GET at a time, for the gateway's health and metrics.
+//! One request at a time, for the gateway's health, metrics and API.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,12 +8,58 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+/// What was answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// All before the body, as it came.
+    pub head: String,
+    /// The rest.
+    pub body: String,
+}
+
+impl Answer {
+    /// A header's value, empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        let of = |line: &'_ str| {
+            line.split_once(": ").map(|(found, _)| found.eq_ignore_ascii_case(name))
+        };
+        let line = self.head.lines().find(|line| of(line) == Some(true));
+        line.and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value)
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn json(&self) -> Result<serde_json::Value> {
+        serde_json::from_str(&self.body).wrap_err_with(|| format!("{} {}", self.status, self.body))
+    }
+}
+
 /// Status and body of a GET.
 ///
 /// # Errors
 /// If there is no answer, or it is no HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let answer = ask(address, "GET", path, &[("Host", &address.to_string())]).await?;
+    Ok((answer.status, answer.body))
+}
+
+/// A request without a body, with these headers.
+///
+/// # Errors
+/// If there is no answer, or it is no HTTP.
+pub async fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Answer> {
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!("{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(request.as_bytes()).await?;
@@ -28,7 +74,8 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
         .split_once("\r\n\r\n")
         .ok_or_else(|| eyre!("GET {path}: no HTTP answer: {answer:?}"))?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok((status.ok_or_else(|| eyre!("GET {path}: no status: {head:?}"))?, body.to_owned()))
+    let status = status.ok_or_else(|| eyre!("{method} {path}: no status: {head:?}"))?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
 /// The sum of all series of a metric, by its name without labels.
