@@ -4,7 +4,7 @@
 //! message that a client got. [`attack`] does what THREATS lists, against a plain broker and through the gateway, beside an honest pair whose
 //! loss and latency are measured. [`revocations`] measures how long a right outlives the block that ends it. [`forensics`] hides a breach
 //! among a day's records and finds it with the commands of an auditor. [`suite`] measures what all of it costs, beside what others
-//! do without looking.
+//! do without looking. [`scale`] says from that what larger numbers of devices need.
 //!
 //! Each prints a table, writes its raw results to `target/eval/`, and says no when a bound is broken.
 
@@ -13,6 +13,7 @@ pub mod forensics;
 mod onchain;
 mod process;
 pub mod revocations;
+pub mod scale;
 pub mod shadow;
 pub mod suite;
 mod table;

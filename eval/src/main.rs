@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use eyre::Result;
 use flytrap_bench::rig;
-use flytrap_eval::{attack, forensics, revocations, shadow, suite};
+use flytrap_eval::{attack, forensics, revocations, scale, shadow, suite};
 
 /// Judges and measures the whole system from outside.
 #[derive(Debug, Parser)]
@@ -27,6 +27,10 @@ enum What {
     Forensics(forensics::Options),
     /// What the gateway costs and how far it goes, beside the broker alone and other proxies; writes one page.
     Eval(suite::Options),
+    /// What so many devices would need, from the kept figures.
+    Scale(scale::Options),
+    /// Many gateways' followers of one chain: what they ask the node, what they cost, when the last of them knows.
+    Followers(scale::followers::Options),
     /// Load and sink, told what to do on standard input.
     #[command(hide = true)]
     Rig { patience: u64 },
@@ -57,6 +61,8 @@ fn act(what: &What) -> Result<()> {
             What::Revocations(options) => revocations::run(options).await,
             What::Forensics(options) => forensics::run(options).await,
             What::Eval(options) => suite::run(options).await,
+            What::Scale(options) => scale::run(options),
+            What::Followers(options) => scale::followers::run(options).await,
             What::Rig { .. } => Ok(()),
         }
     })

@@ -61,7 +61,7 @@ pub(super) fn raise_descriptors() -> u64 {
     let most = limit.maximum.unwrap_or(DESCRIPTORS);
     limit.current = Some(DESCRIPTORS.max(limit.current.unwrap_or(0)));
     limit.maximum = Some(most.max(DESCRIPTORS));
-    if setrlimit(Resource::Nofile, limit.clone()).is_err() {
+    if setrlimit(Resource::Nofile, limit).is_err() {
         // Only root may raise the upper bound.
         limit.current = Some(most.min(DESCRIPTORS));
         limit.maximum = Some(most);

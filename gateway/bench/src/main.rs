@@ -95,7 +95,11 @@ fn act(arguments: &Arguments) -> Result<()> {
     flytrap_gateway::tls::install_provider();
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut kept = Map::new();
+    // Parts that are not run now stay as they were kept.
+    let mut kept = match keep::read("bench-path")? {
+        Some(Value::Object(kept)) => kept,
+        _ => Map::new(),
+    };
     if wanted(Part::Machine) {
         println!("The machine alone, per forwarded PUBLISH:");
         kept.insert("machine".into(), machine_alone()?);

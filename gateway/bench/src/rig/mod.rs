@@ -245,12 +245,6 @@ impl Rig {
         let messages = messages as f64;
         Ok(Round { per_second: messages / seconds, cpu_ns: spent.as_secs_f64() * 1e9 / messages })
     }
-
-    /// Its process.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Rig {
