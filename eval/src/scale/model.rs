@@ -17,10 +17,8 @@ pub(super) struct Figures {
     /// Where the figures are from, for the reader of the file.
     #[serde(rename = "from")]
     _from: String,
-    /// One message that comes alone, µs of CPU.
+    /// One message of QoS 1 that comes alone, with its delivery to one reader, µs of CPU.
     message_cpu_us: f64,
-    /// One delivery among many, µs of CPU.
-    delivery_cpu_us: f64,
     /// TLS handshake and signature, µs of CPU.
     login_cpu_us: f64,
     /// A session by TLS that says nothing, octets.
@@ -121,7 +119,7 @@ impl Needs {
         let grants = wallets * habits::GRANTS_OF_A_WALLET;
         let messages = devices / habits::SECONDS_BETWEEN_MESSAGES;
         let records = messages * habits::SENSITIVE * 2.0;
-        let micros = messages * (figures.message_cpu_us + figures.delivery_cpu_us)
+        let micros = messages * figures.message_cpu_us
             + devices * habits::LOGINS_A_DAY / DAY * figures.login_cpu_us
             + records * figures.record_cpu_us;
         let cores = micros / 1e6;
@@ -244,8 +242,7 @@ mod tests {
     fn figures() -> Figures {
         Figures {
             _from: String::new(),
-            message_cpu_us: 30.0,
-            delivery_cpu_us: 10.0,
+            message_cpu_us: 40.0,
             login_cpu_us: 864.0,
             session_octets: 10_000.0,
             grant_octets: 100.0,

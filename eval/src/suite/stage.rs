@@ -40,6 +40,11 @@ impl Plan {
     pub(crate) fn of(&self, full: u32) -> usize {
         (full / self.smaller).max(1) as usize
     }
+
+    /// How many clients: as many as are named also in the short form, where their number is what is asked about.
+    pub(crate) fn clients(&self, named: u32) -> usize {
+        (named.saturating_mul(4) / self.smaller).clamp(1, named) as usize
+    }
 }
 
 /// One of those that are measured side by side.
@@ -280,5 +285,8 @@ mod tests {
     fn a_smaller_plan_does_less_but_something() {
         let plan = Plan { rounds: 1, seconds: 1.0, smaller: 10, full: false };
         assert_eq!((plan.of(1_000), plan.of(5)), (100, 1));
+        assert_eq!((plan.clients(1_000), plan.clients(2)), (400, 1));
+        let short = Plan { smaller: 4, ..plan };
+        assert_eq!((short.of(1_000), short.clients(1_000)), (250, 1_000));
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn logins(stage: &mut Stage) -> Result<()> {
 
 pub(super) async fn once(stage: &mut Stage) -> Result<()> {
     let targets = stage.broker.targets(None)?;
-    let most = if stage.plan.full { 10_000 } else { stage.plan.of(1_000) };
+    let most = if stage.plan.full { 10_000 } else { stage.plan.clients(1_000) };
     for count in [10, 100, 1_000, 10_000].into_iter().filter(|count| *count <= most) {
         let clients = stage.clients("once", count)?;
         let case = format!("{count} clients");

@@ -17,7 +17,7 @@ pub(super) async fn play(stage: &mut Stage) -> Result<()> {
     case(stage, "10 to 10, flat out", publishers, subscribers, (each * 10, None), each * 10)?;
 
     for full in [100, 1_000] {
-        let count = stage.plan.of(full);
+        let count = stage.plan.clients(full);
         let publisher = vec![stage.client("fan-0", "bench/fan")?];
         let mut subscribers = stage.clients("fan-sub", count)?;
         for subscriber in &mut subscribers {
@@ -31,7 +31,7 @@ pub(super) async fn play(stage: &mut Stage) -> Result<()> {
         case(stage, &name, publisher, subscribers, (messages, Some(per_second)), arrivals)?;
     }
 
-    let count = stage.plan.of(1_000);
+    let count = stage.plan.clients(1_000);
     let publishers = stage.clients("in-pub", count)?;
     let mut subscribers = stage.clients("in-sub", SHARING)?;
     for subscriber in &mut subscribers {

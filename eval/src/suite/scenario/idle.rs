@@ -11,12 +11,13 @@ use crate::process::resident;
 use crate::suite::stage::{OURS, Stage, THEIRS, gateway};
 
 /// Sessions before the first look, so that what is needed once is there.
-const FIRST: usize = 20;
+const FIRST: usize = 100;
 /// Buffers and memory of connections that have just come are given back in this time.
 const QUIET: Duration = Duration::from_secs(2);
 
 pub(super) async fn play(stage: &mut Stage) -> Result<()> {
-    let most = stage.plan.of(1_000);
+    // Of fewer, what a process needs once would be most of it.
+    let most = stage.plan.clients(1_000);
     // Both ends of each are in one process, which a bound on descriptors may not allow for as many.
     let bound = usize::try_from(most_connections())? - 2 * FIRST;
     let counts = if stage.plan.full { vec![most, bound.min(10_000)] } else { vec![most] };
