@@ -115,6 +115,7 @@ fn sizes(title: &str, curves: &[(String, Vec<(f64, f64)>)]) -> Result<String> {
         let mut chart = ChartBuilder::on(area)
             .caption(title, ("sans-serif", 14))
             .margin(8)
+            .margin_right(24)
             .x_label_area_size(28)
             .y_label_area_size(72)
             .build_cartesian_2d(
@@ -124,6 +125,7 @@ fn sizes(title: &str, curves: &[(String, Vec<(f64, f64)>)]) -> Result<String> {
             .map_err(failed)?;
         chart
             .configure_mesh()
+            .max_light_lines(0)
             .x_label_formatter(&|value| super::number(*value))
             .y_label_formatter(&|value| super::number(*value))
             .label_style(FONT)
@@ -169,12 +171,14 @@ fn distribution(case: &str, curves: &[(String, Vec<f64>)]) -> Result<String> {
         let mut chart = ChartBuilder::on(area)
             .caption(format!("{case}, µs"), ("sans-serif", 15))
             .margin(8)
+            .margin_right(24)
             .x_label_area_size(28)
             .y_label_area_size(64)
             .build_cartesian_2d(0.0..last, (least * 0.8..most * 1.2).log_scale())
             .map_err(failed)?;
         chart
             .configure_mesh()
+            .max_light_lines(0)
             .disable_x_mesh()
             .x_labels(QUANTILES.len())
             .x_label_formatter(&|at| quantile_name(*at))
@@ -268,6 +272,7 @@ pub(super) fn soak(soak: &Soak) -> Result<String> {
         let mut chart = ChartBuilder::on(area)
             .caption("resident memory of the gateway, MiB, over seconds", ("sans-serif", 15))
             .margin(8)
+            .margin_right(24)
             .x_label_area_size(28)
             .y_label_area_size(48)
             .build_cartesian_2d(0.0..end, 0.0..most * 1.2)
