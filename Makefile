@@ -92,6 +92,11 @@ bench-path: setup ## what one forwarded PUBLISH costs, and the gateway beside HA
 	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-bench --bins
 	@exec $(TARGET)/release/bench-path $(ARGS)
 
+eval: setup ## what the gateway costs beside broker, HAProxy and nginx: one page; ARGS="--full --only trips,idle --soak 1h"
+	@script/setup measuring
+	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-eval --bins
+	@exec $(TARGET)/release/flytrap-eval eval $(ARGS)
+
 shadow: setup ## random traffic and changes on chain, every packet judged by a second opinion; N=1000000 operations, SEED=...
 	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-eval --bins
 	@exec $(TARGET)/release/flytrap-eval shadow $(if $(N),--operations $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -159,4 +164,4 @@ node_modules/.ready: package.json package-lock.json script/setup
 .venv-slither/.ready: script/slither-packages.txt
 	@script/setup slither
 
-.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror bench-record simulate-chain shadow attack revocations forensics container build abi format deploy clean rust dotenv kill-loop node-away coverage-sol simulate verify-mutations conformance fuzz
+.PHONY: help setup demo test test-sol test-rust e2e lint invariants-deep gas mutants-sol analyse-sol bench-path bench-mirror bench-record simulate-chain eval shadow attack revocations forensics container build abi format deploy clean rust dotenv kill-loop node-away coverage-sol simulate verify-mutations conformance fuzz

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::Address;
 use eyre::{Result, bail, ensure};
+use flytrap_bench::keep;
 use flytrap_chain::wallet::Contracts;
 use flytrap_gateway::audit::{Place, Store, file_in};
 use flytrap_gateway::config::Secret;
 use flytrap_site::{Site, SiteOptions};
 use serde_json::json;
 
-use crate::report::{self, Table};
+use crate::table::Table;
 use script::Day;
 
 /// How much there is to search.
@@ -152,7 +153,7 @@ fn tell(
     row("other readers", readers(secret), readers(found));
     println!();
     table.print();
-    report::write(
+    keep::write(
         "forensics",
         &json!({"records": options.records, "seed": seed, "hidden": secret, "found": found, "seconds": took.as_secs_f64()}),
     )?;

@@ -3,7 +3,8 @@
 //! [`shadow`] plays random traffic and random changes on chain, and lets a second opinion judge every packet that the broker saw and every
 //! message that a client got. [`attack`] does what THREATS lists, against a plain broker and through the gateway, beside an honest pair whose
 //! loss and latency are measured. [`revocations`] measures how long a right outlives the block that ends it. [`forensics`] hides a breach
-//! among a day's records and finds it with the commands of an auditor.
+//! among a day's records and finds it with the commands of an auditor. [`suite`] measures what all of it costs, beside what others
+//! do without looking. [`scale`] says from that what larger numbers of devices need.
 //!
 //! Each prints a table, writes its raw results to `target/eval/`, and says no when a bound is broken.
 
@@ -11,9 +12,11 @@ pub mod attack;
 pub mod forensics;
 mod onchain;
 mod process;
-mod report;
 pub mod revocations;
+pub mod scale;
 pub mod shadow;
+pub mod suite;
+mod table;
 
 /// Mosquitto as an operator would run it: without a line in its log for each packet, which costs it more than the packet.
 fn quiet_broker() -> flytrap_site::BrokerOptions {

@@ -1,11 +1,14 @@
-//! `flytrap-eval`: what `make shadow`, `make attack`, `make revocations` and `make forensics` start.
+//! `flytrap-eval`: what `make eval`, `make shadow`, `make attack`, `make revocations` and `make forensics` start.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use flytrap_eval::{attack, forensics, revocations, shadow};
+use eyre::Result;
+use flytrap_bench::rig;
+use flytrap_eval::{attack, forensics, revocations, scale, shadow, suite};
 
-/// Judges the whole system from outside.
+/// Judges and measures the whole system from outside.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -22,31 +25,45 @@ enum What {
     Revocations(revocations::Options),
     /// A breach that a script hides among records, found with the product's commands alone.
     Forensics(forensics::Options),
+    /// What the gateway costs and how far it goes, beside the broker alone and other proxies; writes one page.
+    Eval(suite::Options),
+    /// What so many devices would need, from the kept figures.
+    Scale(scale::Options),
+    /// Many gateways' followers of one chain: what they ask the node, what they cost, when the last of them knows.
+    Followers(scale::followers::Options),
+    /// Load and sink, told what to do on standard input.
+    #[command(hide = true)]
+    Rig { patience: u64 },
 }
 
 fn main() -> ExitCode {
     flytrap_eval::install_provider();
     let what = Arguments::parse().what;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let done = runtime.block_on(async {
-        match &what {
-            What::Shadow(options) => shadow::run(options).await,
-            What::Attack(options) => attack::run(options).await,
-            What::Revocations(options) => revocations::run(options).await,
-            What::Forensics(options) => forensics::run(options).await,
-        }
-    });
-    match done {
+    match act(&what) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn act(what: &What) -> Result<()> {
+    // One thread, and no runtime of many beside it.
+    if let What::Rig { patience } = what {
+        return rig::serve(Duration::from_secs(*patience));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match what {
+            What::Shadow(options) => shadow::run(options).await,
+            What::Attack(options) => attack::run(options).await,
+            What::Revocations(options) => revocations::run(options).await,
+            What::Forensics(options) => forensics::run(options).await,
+            What::Eval(options) => suite::run(options).await,
+            What::Scale(options) => scale::run(options),
+            What::Followers(options) => scale::followers::run(options).await,
+            What::Rig { .. } => Ok(()),
+        }
+    })
 }

@@ -18,7 +18,9 @@ use serde_json::json;
 
 use crate::onchain::{CLOSED, FAR, PUBLIC, RETAIN, Scribe};
 use crate::process;
-use crate::report::{self, Table, quantile};
+use crate::table::Table;
+use flytrap_bench::keep;
+use flytrap_bench::spread::quantile;
 
 /// How much, and how often.
 #[derive(Clone, Debug, clap::Args)]
@@ -233,7 +235,7 @@ async fn sing(broker: std::net::SocketAddr, name: String, stop: Arc<AtomicBool>)
 }
 
 /// Sends a change; a moment right before the node first showed its block, so that what is measured from it errs against the gateway.
-async fn visible(
+pub(crate) async fn visible(
     site: &Site,
     scribe: Scribe<'_>,
     change: &crate::onchain::Change,
@@ -305,7 +307,7 @@ fn tell(
     }
     let by = if options.websocket { "WebSocket" } else { "HTTP" };
     println!("\nThe gateway follows the chain by {by}.");
-    report::write(
+    keep::write(
         "revocations",
         &json!({
             "sessions": sessions, "rounds": options.rounds, "messages": sent, "milliseconds": late, "p99": p99,

@@ -1,4 +1,4 @@
-//! Short forms of `make shadow` and `make attack`, for every run of the tests.
+//! Short forms of what `flytrap-eval` does, for every run of the tests.
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -67,4 +67,56 @@ fn attacks_that_succeed_on_a_plain_broker_fail_through_the_gateway() -> Result<(
 #[test]
 fn a_copied_credential_is_found_with_an_auditors_commands() -> Result<()> {
     run(forensics::run(&forensics::Options { records: 6_000, seed: Some(5) }))
+}
+
+/// The program itself, since it starts itself again as load and sink. Returns whether it succeeded, what it said, and its page.
+fn measure(only: &str, more: &[&str]) -> Result<(bool, String, String)> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let out = tempfile::tempdir()?;
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_flytrap-eval"));
+    program.args(["eval", "--tiny", "--only", only, "--out"]).arg(out.path()).args(more);
+    let done = program.output()?;
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    let page = std::fs::read_to_string(out.path().join("eval.html"));
+    let raw = std::fs::read_to_string(out.path().join("eval.csv"));
+    ensure!(raw.is_ok_and(|raw| raw.starts_with("scenario,case,")), "no raw data: {said}");
+    Ok((done.status.success(), said, page?))
+}
+
+/// EV4 in small: real parts, every target in turn, one page with every table.
+#[test]
+fn what_is_measured_arrives_and_becomes_a_page_with_every_table() -> Result<()> {
+    let (ended_well, said, page) = measure("trips,once,passwords", &["--soak", "2s"])?;
+    ensure!(ended_well, "{said}");
+    let parts = [
+        "Must reach",
+        "Round trips",
+        "Clients that publish once",
+        "Logins at a real broker",
+        "messages of QoS 1 through the gateway",
+        "Attacks",
+        "Forensics",
+        "<svg",
+    ];
+    for part in parts {
+        ensure!(page.contains(part), "the page has no {part}");
+    }
+    for row in ["<td>CONNECT with signature</td>", "<td>PINGREQ</td>", "<td>10 users</td>"] {
+        ensure!(page.contains(row), "the page has no {row}");
+    }
+    Ok(())
+}
+
+/// A sink that loses one message in a hundred is noticed, and nothing is told of it as if it had been measured.
+#[test]
+fn what_does_not_arrive_fails_the_run_and_is_told() -> Result<()> {
+    let (ended_well, said, page) = measure("throughput-tls", &["--lossy-sink"])?;
+    ensure!(!ended_well, "lost messages are not noticed: {said}");
+    ensure!(said.contains("messages have arrived"), "not told: {said}");
+    ensure!(page.contains("Failed: after"), "the page does not tell it");
+    ensure!(
+        !page.contains("<td>64 B, QoS 0, batches</td>"),
+        "the page has figures of lost messages"
+    );
+    Ok(())
 }

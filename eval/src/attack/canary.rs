@@ -10,11 +10,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use eyre::{Result, bail, eyre};
+use flytrap_bench::spread::quantile;
 use flytrap_site::raw::{Connect, Publish, Raw, Version, acknowledge};
 
 use super::Side;
 use super::arena::{Arena, CANARY};
-use crate::report::quantile;
 
 /// Time between two messages.
 const PACE: Duration = Duration::from_millis(20);

@@ -21,9 +21,10 @@ use eyre::{Result, bail};
 use serde_json::json;
 
 use crate::process;
-use crate::report::{self, Table};
+use crate::table::Table;
 use arena::Arena;
 use canary::Canary;
+use flytrap_bench::keep;
 
 /// Which attacks, and how long.
 #[derive(Clone, Debug, clap::Args)]
@@ -333,7 +334,7 @@ fn tell(
         broken.len(),
         wanting.len()
     );
-    report::write(
+    keep::write(
         "attack",
         &json!({"rows": raw, "not_here": wanting.iter().map(|(id, why)| json!({"id": id, "why": why})).collect::<Vec<_>>()}),
     )?;

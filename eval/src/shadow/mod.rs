@@ -16,13 +16,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use eyre::{Result, WrapErr, bail};
+use flytrap_bench::keep;
 use flytrap_site::{ChainOptions, Device, Site, SiteOptions, raw::Version};
 use serde_json::json;
 
 pub use judge::{Fault, Findings};
 
 use crate::process;
-use crate::report::{self, Table};
+use crate::table::Table;
 use chain::Actor;
 use client::{Ground, Proof};
 use judge::Judge;
@@ -296,7 +297,7 @@ fn tell(outcomes: &[Outcome], options: &Options) -> Result<()> {
                 "transactions": of.changes, "seconds": of.took.as_secs_f64(), "found": of.found})
         })
         .collect();
-    report::write(
+    keep::write(
         if options.without_gateway { "shadow-without-gateway" } else { "shadow" },
         &json!(raw),
     )?;

@@ -1,19 +1,14 @@
 //! The gateway beside HAProxy in TCP mode: the same load, the same sink, in turns.
 
-use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use eyre::{Result, WrapErr as _, eyre};
+use flytrap_bench::ground;
+use flytrap_bench::process::Pinning;
+use flytrap_bench::proxies::{self, Place};
+use flytrap_bench::rig::{Case, Client, Rig, Round, Way};
+use flytrap_bench::spread::{Spread, whole};
+use serde_json::{Value, json};
 
-use eyre::{Result, WrapErr as _, bail, eyre};
-use flytrap_site::Gateway;
-
-use crate::ground;
-use crate::process::{Pinning, cpu_time};
-use crate::rig::{Answer, Case, Client, Order};
-use crate::table::Spread;
+use crate::PATIENCE;
 
 /// Connections at once, each on a topic of its own.
 const CLIENTS: usize = 10;
@@ -32,29 +27,22 @@ const CASES: [(&str, Case); 7] = [
     ("one by one, 2,000 a second", Case { batch: 1, pace: Some(200), ..SMALL }),
 ];
 
-/// One round through one proxy.
-#[derive(Clone, Copy, Debug)]
-struct Round {
-    per_second: f64,
-    cpu_ns: f64,
-}
-
-/// Runs the comparison and prints a table.
-pub(crate) async fn run(rounds: u32, seconds: f64) -> Result<()> {
+/// Runs the comparison, prints a table, and returns what was measured.
+pub(crate) async fn run(rounds: u32, seconds: f64) -> Result<Value> {
     let pinning = Pinning::find();
     println!("{}; {rounds} rounds of about {seconds} s each, in turns", pinning.sentence());
 
-    let program = std::env::current_exe()?.with_file_name("flytrap-gateway");
-    if !program.is_file() {
-        bail!("{} is missing: build it in the same profile", program.display());
-    }
+    let program = flytrap_site::gateway_program()?;
     let dir = tempfile::tempdir()?;
     let start = dir.path().join("gateway-pinned");
     pinning.script(&program, &start)?;
-    let mut rig = Rig::start(&pinning)?;
+    let mut rig = Rig::start(&std::env::current_exe()?, &pinning, PATIENCE)?;
     let site = ground::site(&start).await?;
-    let gateway = ground::gateway(&site, rig.sink, "poll = \"500ms\"").await?;
-    let haproxy = HaProxy::start(&pinning, dir.path(), rig.sink)?;
+    let who = ("gateway", &site.wallets.gateway);
+    let gateway = ground::gateway(&site, who, rig.sink, "chain.poll = \"500ms\"\n").await?;
+    let identity = site.authority.identify("proxy")?;
+    let place = Place { pinning: &pinning, dir: dir.path(), identity: &identity };
+    let haproxy = proxies::haproxy(place, rig.sink)?;
     println!("HAProxy {}; FlyTrap {}", haproxy.version, env!("CARGO_PKG_VERSION"));
     println!(
         "{CLIENTS} connections; 10 messages in a write, and the next write when they have arrived; a flood: 50 in a write, \
@@ -69,13 +57,22 @@ pub(crate) async fn run(rounds: u32, seconds: f64) -> Result<()> {
         "{:<31} {:>21}  {:<22} {:>19}  {:<22}",
         "", "messages per second", "median (spread)", "CPU ns per message", "median (spread)"
     );
+    let theirs = (Way::plain(haproxy.plain), haproxy.pid());
+    let ours = (Way::plain(gateway.listener("mqtt")?), gateway.child.id());
+    let mut kept = Vec::new();
     for (name, case) in CASES {
-        let clients = ground::clients(&site, CLIENTS)?;
+        let clients = ground::clients(&site, "bench", CLIENTS)?;
         let pairs =
-            pairs(&mut rig, case, &clients, &haproxy, &gateway, rounds, seconds).wrap_err(name)?;
+            pairs(&mut rig, case, &clients, &theirs, &ours, rounds, seconds).wrap_err(name)?;
         print_row(name, &pairs)?;
+        let told = |of: &Round| json!({"per_second": of.per_second, "cpu_ns": of.cpu_ns});
+        let rounds: Vec<Value> = pairs
+            .iter()
+            .map(|(theirs, ours)| json!({"haproxy": told(theirs), "gateway": told(ours)}))
+            .collect();
+        kept.push(json!({"case": name, "rounds": rounds}));
     }
-    Ok(())
+    Ok(json!({"haproxy": haproxy.version, "placed": pinning.sentence(), "cases": kept}))
 }
 
 fn print_row(name: &str, pairs: &[(Round, Round)]) -> Result<()> {
@@ -99,23 +96,22 @@ fn pairs(
     rig: &mut Rig,
     case: Case,
     clients: &[Client],
-    haproxy: &HaProxy,
-    gateway: &Gateway,
+    theirs: &(Way, u32),
+    ours: &(Way, u32),
     rounds: u32,
     seconds: f64,
 ) -> Result<Vec<(Round, Round)>> {
-    let ours = (gateway.listener("mqtt")?, gateway.child.id());
-    let theirs = (haproxy.address, haproxy.pid());
-    let mut round = |(proxy, pid), each| rig.round(proxy, pid, case, clients, each);
+    let mut round = |(way, pid): &(Way, u32), each| rig.round(way, Some(*pid), case, clients, each);
     // How many messages make a round of the wanted length: a guess, then what the slower of two trials says.
-    let each = match case.pace {
-        Some(pace) => whole(f64::from(pace) * seconds),
+    let per_second = match case.pace {
+        Some(pace) => pace.into(),
         None => {
             let trial = 20_000;
             let slower = f64::min(round(theirs, trial)?.per_second, round(ours, trial)?.per_second);
-            whole(slower * seconds / clients.len() as f64)
+            slower / clients.len() as f64
         }
     };
+    let each = whole(per_second * seconds);
     (0..rounds)
         .map(|number| {
             if number % 2 == 0 {
@@ -127,134 +123,4 @@ fn pairs(
             }
         })
         .collect()
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "a number of messages of one round is far below 2^53"
-)]
-fn whole(messages: f64) -> u64 {
-    messages.max(1.0) as u64
-}
-
-/// The process with load and sink.
-pub(crate) struct Rig {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    pub(crate) sink: SocketAddr,
-}
-
-impl Rig {
-    pub(crate) fn start(pinning: &Pinning) -> Result<Self> {
-        let mut command = pinning.command(&std::env::current_exe()?);
-        let mut child = command.arg("rig").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let orders = child.stdin.take().ok_or_else(|| eyre!("no pipe to the rig"))?;
-        let answers =
-            BufReader::new(child.stdout.take().ok_or_else(|| eyre!("no pipe from the rig"))?);
-        let mut rig = Self { child, orders, answers, sink: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        match rig.hear()? {
-            Answer::Sink(address) => rig.sink = address,
-            other => bail!("the rig says {other:?}"),
-        }
-        Ok(rig)
-    }
-
-    fn hear(&mut self) -> Result<Answer> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        serde_json::from_str(&line).wrap_err("the rig has ended")
-    }
-
-    pub(crate) fn tell(&mut self, order: &Order) -> Result<Answer> {
-        serde_json::to_writer(&mut self.orders, order)?;
-        writeln!(self.orders)?;
-        self.orders.flush()?;
-        match self.hear()? {
-            Answer::Failed(why) => bail!("{why}"),
-            said => Ok(said),
-        }
-    }
-
-    /// Opens, moves `each` messages for each client, closes; what the proxy has cost in between.
-    fn round(
-        &mut self,
-        proxy: SocketAddr,
-        pid: u32,
-        case: Case,
-        clients: &[Client],
-        each: u64,
-    ) -> Result<Round> {
-        self.tell(&Order::Open { proxy, case, clients: clients.to_vec() })?;
-        // The first messages settle leases and buffers, and are no steady state.
-        self.tell(&Order::Run { each: u64::from(case.batch) })?;
-        let before = cpu_time(pid)?;
-        let said = self.tell(&Order::Run { each })?;
-        let spent = cpu_time(pid)?.saturating_sub(before);
-        self.tell(&Order::Close)?;
-        let Answer::Ran { messages, seconds } = said else { bail!("the rig says {said:?}") };
-        let messages = messages as f64;
-        Ok(Round { per_second: messages / seconds, cpu_ns: spent.as_secs_f64() * 1e9 / messages })
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-struct HaProxy {
-    child: Child,
-    address: SocketAddr,
-    version: String,
-}
-
-impl HaProxy {
-    fn start(pinning: &Pinning, dir: &Path, broker: SocketAddr) -> Result<Self> {
-        let program =
-            flytrap_site::on_path("haproxy").ok_or_else(|| eyre!("haproxy is missing"))?;
-        let said = Command::new(&program).arg("-v").output()?.stdout;
-        let version =
-            String::from_utf8_lossy(&said).split_whitespace().nth(2).unwrap_or("?").to_owned();
-        // It cannot say which port it took, so one is found for it.
-        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
-        let config = dir.join("haproxy.cfg");
-        fs::write(
-            &config,
-            format!(
-                "global\n  maxconn 1000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  \
-                 timeout server 1h\nlisten mqtt\n  bind {address}\n  server sink {broker}\n"
-            ),
-        )?;
-        let child = pinning
-            .command(&program)
-            .arg("-db")
-            .arg("-f")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .spawn()?;
-        let haproxy = Self { child, address, version };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(address).is_err() {
-            if Instant::now() > deadline {
-                bail!("HAProxy does not listen on {address}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(haproxy)
-    }
-
-    /// `chrt` and `taskset` replace themselves by what they start, so this is HAProxy itself.
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -1,9 +1,10 @@
-//! What the gateway stands on: a real chain with the real contracts and grants, and the sink in the broker's place.
+//! What the gateway stands on: a real chain with the real contracts and grants, and the sink or a broker in the broker's place.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use eyre::Result;
+use flytrap_chain::keys::Key;
 use flytrap_chain::wallet::{Reason, topic_id};
 use flytrap_policy::{Offer, OfferMode, Right, Traits};
 use flytrap_site::{BrokerKind, BrokerOptions, Gateway, Site, SiteOptions, unix_now};
@@ -11,12 +12,22 @@ use flytrap_site::{BrokerKind, BrokerOptions, Gateway, Site, SiteOptions, unix_n
 use crate::rig::Client;
 
 /// The topic that is granted; each client uses a name below it.
-const TOPIC: &str = "bench";
+pub const TOPIC: &str = "bench";
 const DAY: u64 = 86_400;
+
+/// As an operator would have it but for bounds: what is measured is what things cost, not when they are refused.
+/// In dotted keys, so that more of the same tables can follow.
+const UNBOUND: &str = "audit.interval = \"15s\"\n\
+    rates.session_messages = 0\nrates.session_octets = 0\nrates.session_requests = 0\n\
+    rates.wallet_messages = 0\nrates.wallet_octets = 0\nrates.connects = 0\nconduct.connects = 0\n\
+    limits.max_connections = 60000\nlimits.max_connections_per_origin = 60000\n";
 
 /// A chain with the contracts, a topic that nobody may use but its owner, and both rights on it granted to one wallet.
 /// `program` is what will be started as the gateway. The broker that comes with a site is not used.
-pub(crate) async fn site(program: &Path) -> Result<Site> {
+///
+/// # Errors
+/// If a part does not start.
+pub async fn site(program: &Path) -> Result<Site> {
     let site = Site::start(SiteOptions {
         recorder: false,
         gateway: false,
@@ -36,21 +47,29 @@ pub(crate) async fn site(program: &Path) -> Result<Site> {
     Ok(site)
 }
 
-/// The gateway, with the sink for its broker and otherwise as an operator would have it.
-pub(crate) async fn gateway(site: &Site, sink: SocketAddr, chain: &str) -> Result<Gateway> {
-    let overrides = format!(
-        "[chain]\n{chain}\n[broker]\naddress = \"{sink}\"\n[audit]\ninterval = \"15s\"\n\
-            [rates]\nsession_messages = 0\nsession_octets = 0\nwallet_messages = 0\nwallet_octets = 0\n"
-    );
-    site.start_gateway("gateway", &site.wallets.gateway, &overrides).await
+/// A gateway in front of this broker or sink; `more`, lines with dotted keys, is laid over its configuration.
+///
+/// # Errors
+/// If it does not get ready.
+pub async fn gateway(
+    site: &Site,
+    (name, key): (&str, &Key),
+    broker: SocketAddr,
+    more: &str,
+) -> Result<Gateway> {
+    let overrides = format!("{UNBOUND}broker.address = \"{broker}\"\n{more}");
+    site.start_gateway(name, key, &overrides).await
 }
 
 /// Clients with valid tokens, each with a topic of its own.
-pub(crate) fn clients(site: &Site, count: usize) -> Result<Vec<Client>> {
+///
+/// # Errors
+/// If the clock is past 2106.
+pub fn clients(site: &Site, role: &str, count: usize) -> Result<Vec<Client>> {
     (0..count)
         .map(|number| {
-            let client_id = format!("bench-{number}");
-            let login = site.token(&site.wallets.publisher, &client_id)?;
+            let client_id = format!("{role}-{number}");
+            let login = site.token_of_life(&site.wallets.publisher, &client_id, DAY)?;
             let topic = format!("{TOPIC}/hall{number}/temperature");
             Ok(Client { client_id, user_name: login.user_name, password: login.password, topic })
         })

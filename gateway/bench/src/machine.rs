@@ -14,7 +14,7 @@ use flytrap_policy::{
     Rate, Registry, Right, Stamp, Traits, View, topic_id,
 };
 
-use crate::packets;
+use flytrap_bench::packets;
 
 /// Which way the packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

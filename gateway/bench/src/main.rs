@@ -3,24 +3,22 @@
 //! Three parts, from the inside out. The [`machine`] alone: instructions (callgrind, exact) and allocations, with nothing
 //! but the decision and the framing in them. The [`whole`] gateway, sockets and runtime included. And the gateway beside HAProxy
 //! in TCP mode ([`compare`]), with a [`rig`] of load and sink, in turns, on one core. Whatever cannot be measured on a machine
-//! is said.
+//! is said. What was is written to `target/eval/bench-path.json` too, where `make eval` reads it.
 
 mod allocations;
 mod compare;
-mod ground;
 mod machine;
-mod packets;
-mod process;
-mod rig;
-mod table;
 mod whole;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use eyre::{Result, WrapErr as _, bail, eyre};
+use flytrap_bench::{keep, process, rig};
 use flytrap_mqtt::QoS;
+use serde_json::{Map, Value, json};
 
 use machine::{Steady, Way};
 
@@ -56,7 +54,7 @@ enum Part {
 enum Inner {
     /// Load and sink, told what to do on standard input.
     #[command(hide = true)]
-    Rig,
+    Rig { patience: u64 },
     /// The machine alone, for callgrind.
     #[command(hide = true)]
     Play { way: Way, frames: u16, reads: u64 },
@@ -70,6 +68,9 @@ enum Inner {
     },
 }
 
+/// Longer than any round can take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn main() -> ExitCode {
     match act(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
 
 fn act(arguments: &Arguments) -> Result<()> {
     match &arguments.inner {
-        Some(Inner::Rig) => return rig::serve(),
+        Some(Inner::Rig { patience }) => return rig::serve(Duration::from_secs(*patience)),
         Some(Inner::Play { way, frames, reads }) => {
             return Steady::new(*way, QoS::AtMostOnce, *frames)?.play(*reads);
         }
@@ -94,26 +95,33 @@ fn act(arguments: &Arguments) -> Result<()> {
     flytrap_gateway::tls::install_provider();
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Parts that are not run now stay as they were kept.
+    let mut kept = match keep::read("bench-path")? {
+        Some(Value::Object(kept)) => kept,
+        _ => Map::new(),
+    };
     if wanted(Part::Machine) {
         println!("The machine alone, per forwarded PUBLISH:");
-        machine_alone()?;
+        kept.insert("machine".into(), machine_alone()?);
     }
     if wanted(Part::Whole) {
         println!("\nThe whole gateway, per forwarded PUBLISH:");
-        runtime.block_on(whole::run())?;
+        kept.insert("whole".into(), runtime.block_on(whole::run())?);
     }
     if wanted(Part::Compare) {
         println!("\nBeside HAProxy in TCP mode:");
         if process::is_there("haproxy") {
-            runtime.block_on(compare::run(arguments.rounds, arguments.seconds))?;
+            let compared = runtime.block_on(compare::run(arguments.rounds, arguments.seconds))?;
+            kept.insert("compare".into(), compared);
         } else {
             println!("not compared: haproxy is missing");
         }
     }
-    Ok(())
+    keep::write("bench-path", &kept.into()).map(drop)
 }
 
-fn machine_alone() -> Result<()> {
+fn machine_alone() -> Result<Value> {
+    let mut kept = Vec::new();
     for way in [Way::Publish, Way::Deliver] {
         for frames in [100, 1] {
             let mut steady = Steady::new(way, QoS::AtMostOnce, frames)?;
@@ -122,7 +130,8 @@ fn machine_alone() -> Result<()> {
             steady.play(100_000 / u64::from(frames))?;
             let made = allocations::count() - before;
             let messages = steady.forwarded() - forwarded;
-            let instructions = match instructions(way, frames)? {
+            let counted = instructions(way, frames)?;
+            let instructions = match counted {
                 Some(count) => format!("{count:.0} instructions"),
                 None => "instructions not counted (valgrind is missing)".to_owned(),
             };
@@ -134,9 +143,13 @@ fn machine_alone() -> Result<()> {
             if made > 0 {
                 bail!("the machine allocates in steady state");
             }
+            let (case, allocations) = (way.sentence(), made as f64 / messages as f64);
+            kept.push(
+                json!({"case": case, "packets a read": frames, "instructions": counted, "allocations": allocations}),
+            );
         }
     }
-    Ok(())
+    Ok(kept.into())
 }
 
 /// Instructions per packet: the difference between a long run and a short one, so that the start does not count.

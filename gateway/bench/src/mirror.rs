@@ -1,16 +1,17 @@
 //! What the mirror costs at 10^4, 10^6 and 10^7 grants: memory, decisions while blocks are applied, the snapshot, and how fast logs
 //! become state. Times are those of the thread's own processor time, medians apart, so that a busy machine changes little. `make bench-mirror` also runs the example `timing` of `flytrap-policy`, which
-//! measures decisions by themselves.
+//! measures decisions by themselves. What was measured is written to `target/eval/bench-mirror.json` too.
 #![allow(clippy::unwrap_used, reason = "what fails here is the measurement")]
 
 use std::hint::black_box;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, Bloom, Log, LogData, U256, keccak256};
 use arc_swap::ArcSwap;
+use flytrap_bench::keep;
 use flytrap_chain::bindings::IAccessMarket;
 use flytrap_chain::{Deployment, Header, decode, snapshot};
 use flytrap_policy::{
@@ -18,6 +19,7 @@ use flytrap_policy::{
     Registry, Right, Stamp, Traits, View, topic_id,
 };
 use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -52,12 +54,22 @@ fn main() {
         "reading",
         "file"
     );
-    for grants in [10_000_u32, 1_000_000, 10_000_000].into_iter().filter(|&n| n <= most) {
-        let program = std::env::current_exe().unwrap();
-        let arguments = [most, grants].map(|number| number.to_string());
-        assert!(Command::new(program).args(arguments).status().unwrap().success());
-    }
-    replay(most.min(1_000_000));
+    let sizes = [10_000_u32, 1_000_000, 10_000_000].into_iter().filter(|&n| n <= most);
+    let sizes: Vec<Value> = sizes
+        .map(|grants| {
+            let program = std::env::current_exe().unwrap();
+            let arguments = [most, grants].map(|number| number.to_string());
+            let done =
+                Command::new(program).args(arguments).stderr(Stdio::inherit()).output().unwrap();
+            assert!(done.status.success());
+            let said = String::from_utf8(done.stdout).unwrap();
+            let (line, figures) = said.trim_end().split_once('\n').unwrap();
+            println!("{line}");
+            serde_json::from_str(figures).unwrap()
+        })
+        .collect();
+    let replayed = replay(most.min(1_000_000));
+    keep::write("bench-mirror", &json!({"sizes": sizes, "replayed_per_second": replayed})).unwrap();
 }
 
 fn measure(grants: u32) {
@@ -96,6 +108,14 @@ fn measure(grants: u32) {
         writing.as_millis(),
         reading.as_millis(),
         octets >> 20
+    );
+    let decision_ns = u64::try_from(waits.median.as_nanos()).unwrap();
+    println!(
+        "{}",
+        json!({
+            "grants": grants, "topics": topics, "octets_per_grant": memory / u64::from(grants), "made_per_second": made,
+            "decision_ns": decision_ns, "writing_s": writing.as_secs_f64(), "reading_s": reading.as_secs_f64(), "file_octets": octets,
+        })
     );
 }
 
@@ -154,8 +174,8 @@ fn decide_meanwhile(registry: Registry, grants: u32, topics: u32) -> Waits {
     Waits { median: wall[wall.len() / 2] / BATCH, cpu: cpu.into_iter().max().unwrap(), waits }
 }
 
-/// Logs in memory, decoded and applied.
-fn replay(events: u32) {
+/// Logs in memory, decoded and applied: how many a second.
+fn replay(events: u32) -> f64 {
     let topics = 1_000;
     let deployment = deployment();
     let logs: Vec<Log> = (0..events).map(|number| logged(number, topics, &deployment)).collect();
@@ -166,10 +186,9 @@ fn replay(events: u32) {
         registry.apply(&event, AT).unwrap();
     }
     let took = busy() - began;
-    println!(
-        "replay: {events} logs decoded and applied in {took:?}, {:.0} a second",
-        f64::from(events) / took.as_secs_f64()
-    );
+    let per_second = f64::from(events) / took.as_secs_f64();
+    println!("replay: {events} logs decoded and applied in {took:?}, {per_second:.0} a second");
+    per_second
 }
 
 /// Time that this thread has had a processor.

@@ -3,7 +3,8 @@
 use flytrap_mqtt::{QoS, Version, encode};
 
 /// `count` PUBLISH packets one after the other, with packet ids from 1 where there are any.
-pub(crate) fn publishes(topic: &str, qos: QoS, payload: usize, count: u16) -> Vec<u8> {
+#[must_use]
+pub fn publishes(topic: &str, qos: QoS, payload: usize, count: u16) -> Vec<u8> {
     let mut out = Vec::new();
     for id in 1..=count {
         publish(topic, qos, payload, id, &mut out);
@@ -11,7 +12,8 @@ pub(crate) fn publishes(topic: &str, qos: QoS, payload: usize, count: u16) -> Ve
     out
 }
 
-fn publish(topic: &str, qos: QoS, payload: usize, id: u16, out: &mut Vec<u8>) {
+/// Appends one PUBLISH; without QoS its `id` is left out.
+pub fn publish(topic: &str, qos: QoS, payload: usize, id: u16, out: &mut Vec<u8>) {
     out.push(0x30 | (qos as u8) << 1);
     let has_id = qos != QoS::AtMostOnce;
     put_length(2 + topic.len() + if has_id { 2 } else { 0 } + payload, out);
@@ -23,19 +25,21 @@ fn publish(topic: &str, qos: QoS, payload: usize, id: u16, out: &mut Vec<u8>) {
     out.resize(out.len() + payload, b'x');
 }
 
-/// A SUBSCRIBE to one filter, QoS 0.
-pub(crate) fn subscribe(filter: &str) -> Vec<u8> {
+/// A SUBSCRIBE to one filter, with packet id 1.
+#[must_use]
+pub fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
     let mut out = vec![0x82];
     put_length(5 + filter.len(), &mut out);
     out.extend_from_slice(&[0, 1]);
     out.extend_from_slice(&u16::try_from(filter.len()).unwrap_or(u16::MAX).to_be_bytes());
     out.extend_from_slice(filter.as_bytes());
-    out.push(0);
+    out.push(qos);
     out
 }
 
 /// A CONNECT with a clean session and no keep alive.
-pub(crate) fn connect(client_id: &str, user_name: &str, password: &str) -> Vec<u8> {
+#[must_use]
+pub fn connect(client_id: &str, user_name: &str, password: &str) -> Vec<u8> {
     let mut out = Vec::new();
     encode::connect(
         Version::V311,
@@ -66,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_what_a_gateway_reads() {
-        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
             for payload in [0, 64, 1024, 20_000] {
                 let octets = publishes("a/b", qos, payload, 3);
                 let (mut rest, mut read) = (octets.as_slice(), 0);

@@ -6,19 +6,21 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use eyre::{Result, WrapErr};
+use rustix::process::{Resource, getrlimit};
 
 /// The core that load, proxy and sink share, so that a proxy cannot look cheap by using a second one.
 const CORE: &str = "1";
 
 /// How a program is started so that measurements repeat.
 #[derive(Clone, Debug)]
-pub(crate) struct Pinning {
+pub struct Pinning {
     before: Vec<&'static str>,
 }
 
 impl Pinning {
     /// One core and a real-time priority, as far as this machine allows it.
-    pub(crate) fn find() -> Self {
+    #[must_use]
+    pub fn find() -> Self {
         let ways: [&[&str]; 2] =
             [&["chrt", "-r", "1", "taskset", "-c", CORE], &["taskset", "-c", CORE]];
         let allowed = |way: &&&[&str]| {
@@ -35,12 +37,14 @@ impl Pinning {
     }
 
     /// Wherever the system puts it, for what is counted and not timed.
-    pub(crate) fn none() -> Self {
+    #[must_use]
+    pub fn none() -> Self {
         Self { before: Vec::new() }
     }
 
     /// As a reader understands it.
-    pub(crate) fn sentence(&self) -> String {
+    #[must_use]
+    pub fn sentence(&self) -> String {
         match self.before.first() {
             Some(&"chrt") => {
                 format!("load, proxy and sink share core {CORE} at real-time priority")
@@ -54,7 +58,8 @@ impl Pinning {
     }
 
     /// A command line that starts `program` so.
-    pub(crate) fn command(&self, program: &Path) -> Command {
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
         match self.before.split_first() {
             None => Command::new(program),
             Some((first, rest)) => {
@@ -66,7 +71,10 @@ impl Pinning {
     }
 
     /// The same as a script, for those that take a program and not a command line.
-    pub(crate) fn script(&self, program: &Path, to: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn script(&self, program: &Path, to: &Path) -> Result<()> {
         script(
             to,
             &format!(
@@ -79,7 +87,10 @@ impl Pinning {
 }
 
 /// Writes a shell script that can be run.
-pub(crate) fn script(to: &Path, body: &str) -> Result<()> {
+///
+/// # Errors
+/// If it cannot be written.
+pub fn script(to: &Path, body: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(to, format!("#!/bin/sh\n{body}\n"))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755))
@@ -87,7 +98,10 @@ pub(crate) fn script(to: &Path, body: &str) -> Result<()> {
 }
 
 /// CPU time of a process so far, all threads, user and system, to the nanosecond.
-pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+///
+/// # Errors
+/// If it has ended.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task")).wrap_err("the process has ended")? {
         let statistics = fs::read_to_string(task?.path().join("schedstat"))?;
@@ -97,7 +111,15 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
+/// Connections that a proxy can have at once: it needs a descriptor at each side, and some for itself.
+#[must_use]
+pub fn most_connections() -> u64 {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    (descriptors.saturating_sub(1_000) / 2).min(40_000)
+}
+
 /// Whether a program is on the search path.
-pub(crate) fn is_there(program: &str) -> bool {
+#[must_use]
+pub fn is_there(program: &str) -> bool {
     flytrap_site::on_path(program).is_some()
 }

@@ -11,36 +11,41 @@ use flytrap_gateway::{server, tls};
 use flytrap_site::{Gateway, Site};
 use tokio_util::sync::CancellationToken;
 
-use crate::compare::Rig;
-use crate::process::{Pinning, is_there, script};
-use crate::rig::{Answer, Case, Order};
-use crate::{allocations, ground};
+use flytrap_bench::ground;
+use flytrap_bench::process::{Pinning, is_there, script};
+use flytrap_bench::rig::{Answer, Case, Order, Rig, Way};
+use serde_json::{Value, json};
+
+use crate::{PATIENCE, allocations};
 
 const CLIENTS: usize = 10;
 
-/// Prints allocations, and instructions where valgrind is there.
-pub(crate) async fn run() -> Result<()> {
+/// Prints allocations, and instructions where valgrind is there, and returns both.
+pub(crate) async fn run() -> Result<Value> {
     let publish =
         Case { deliver: false, qos: 0, payload: 64, batch: 10, lockstep: true, pace: None };
     let cases =
         [("client to broker", publish), ("broker to client", Case { deliver: true, ..publish })];
     let dir = tempfile::tempdir()?;
     let own = std::env::current_exe()?;
+    let mut kept = Vec::new();
     for (name, case) in cases {
-        let allocations =
+        let (per_message, sentence) =
             allocations_of(dir.path(), &own, case).await.wrap_err("counting allocations")?;
-        println!("  {name}, QoS 0, 64 octets: {allocations}");
+        println!("  {name}, QoS 0, 64 octets: {sentence}");
+        kept.push(json!({"case": name, "allocations": per_message}));
     }
     if !is_there("valgrind") {
         println!("  instructions: not counted, valgrind is missing");
-        return Ok(());
+        return Ok(kept.into());
     }
-    let gateway = own.with_file_name("flytrap-gateway");
+    let gateway = flytrap_site::gateway_program()?;
     for (name, case) in cases {
         let count = instructions_of(dir.path(), &gateway, case, 2_000)
             .await
             .wrap_err("counting instructions")?;
         println!("  {name}, QoS 0, 64 octets, 10 at a time: {count:.0} instructions");
+        kept.push(json!({"case": format!("{name}, 10 at a time"), "instructions": count}));
     }
     // Long enough that starts, which differ by some 20 million instructions (TLS gathers entropy), cannot be seen in it.
     let single = Case { batch: 1, pace: Some(200), ..publish };
@@ -48,10 +53,11 @@ pub(crate) async fn run() -> Result<()> {
         .await
         .wrap_err("counting instructions")?;
     println!("  client to broker, QoS 0, 64 octets, one at a time: {count:.0} instructions");
-    Ok(())
+    kept.push(json!({"case": "client to broker, one at a time", "instructions": count}));
+    Ok(kept.into())
 }
 
-async fn allocations_of(dir: &Path, own: &Path, case: Case) -> Result<String> {
+async fn allocations_of(dir: &Path, own: &Path, case: Case) -> Result<(f64, String)> {
     const EACH: u64 = 50_000;
     let start = dir.join("counting-gateway");
     script(&start, &format!("export FLYTRAP_LOG=info\nexec '{}' \"$@\"", own.display()))?;
@@ -66,9 +72,12 @@ async fn allocations_of(dir: &Path, own: &Path, case: Case) -> Result<String> {
     let before = count_at(counter)?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = count_at(counter)? - before;
-    Ok(format!(
-        "{:.4} allocations ({made} in all for {messages} messages; the same process makes {idle} a second when idle)",
-        made as f64 / messages as f64
+    let per_message = made as f64 / messages as f64;
+    Ok((
+        per_message,
+        format!(
+            "{per_message:.4} allocations ({made} in all for {messages} messages; the same process makes {idle} a second when idle)"
+        ),
     ))
 }
 
@@ -106,17 +115,18 @@ async fn instructions_with(start: &Path, case: Case, each: u64) -> Result<(u64, 
     Ok((messages, count.parse()?))
 }
 
-async fn begin(program: &Path, chain: &str) -> Result<(Site, Rig, Gateway)> {
+async fn begin(program: &Path, more: &str) -> Result<(Site, Rig, Gateway)> {
     let site = ground::site(program).await?;
-    let rig = Rig::start(&Pinning::none())?;
-    let gateway = ground::gateway(&site, rig.sink, chain).await?;
+    let rig = Rig::start(&std::env::current_exe()?, &Pinning::none(), PATIENCE)?;
+    let who = ("gateway", &site.wallets.gateway);
+    let gateway = ground::gateway(&site, who, rig.sink, more).await?;
     Ok((site, rig, gateway))
 }
 
 /// Opens, and lets every session come to a steady state.
 fn open(rig: &mut Rig, site: &Site, gateway: &Gateway, case: Case) -> Result<()> {
-    let clients = ground::clients(site, CLIENTS)?;
-    rig.tell(&Order::Open { proxy: gateway.listener("mqtt")?, case, clients })?;
+    let clients = ground::clients(site, "bench", CLIENTS)?;
+    rig.tell(&Order::Open { to: Way::plain(gateway.listener("mqtt")?), case, clients })?;
     rig.tell(&Order::Run { each: 1_000 })?;
     Ok(())
 }
