@@ -81,6 +81,7 @@ pub(super) async fn play(stage: &mut Stage) -> Result<()> {
         sessions: u32::try_from(stage.plan.of(2_000))?.max(160),
         rounds: if stage.plan.full { 100 } else { 4 * stage.plan.rounds },
         bound_ms: 250,
+        websocket: false,
     };
     revocations::run(&options).await?;
     let kept = keep::read("revocations")?.ok_or_else(|| eyre!("no revocations were kept"))?;
