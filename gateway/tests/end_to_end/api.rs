@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::{Address, B256, hex, keccak256};
 use eyre::{Result, ensure, eyre};
 use flytrap_chain::bindings::IAuditLog::Anchored;
-use flytrap_site::{project_root, unix_now};
+use flytrap_site::{Postgres, project_root, unix_now};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -17,9 +17,10 @@ use tokio::time::timeout;
 
 use crate::common::http::{self, Answer};
 use crate::common::raw::{Publish, Raw};
-use crate::common::{CLOSED, PUBLIC, RETAIN, Right, Stage, Topic, Traits, V5, Way, run, until};
+use crate::common::{CLOSED, PUBLIC, RETAIN, Right, Stage, Topic, V5, Way, run, until};
+use crate::postgres::database;
+use crate::record::SENSITIVE;
 
-const SENSITIVE: Traits = Traits { retain: true, sensitive: true, own_branch: false };
 /// Everything for everybody, and no rate that a test would meet.
 const OPEN: &str = "[api]\nbind = \"127.0.0.1:0\"\naccess = \"all\"\nrequests_per_second = 100000";
 
@@ -231,6 +232,23 @@ fn what_was_done_and_refused_shows_and_each_record_is_proved_by_the_chain() -> R
 }
 
 /// US2: who could, who did, who tried, who never did.
+#[test]
+fn records_in_a_database_show_and_are_proved_as_well() -> Result<()> {
+    run(async {
+        let server = Postgres::start()?;
+        let (stage, _) = hospital(&format!("{}{OPEN}", database(&server)?)).await?;
+        use_it(&stage, 3).await?;
+        let found = at_least(&stage, "/v1/records?decision=allowed", 2).await?;
+        let total: u64 = found.iter().filter_map(|record| record["count"].as_u64()).sum();
+        assert_eq!(total, 6, "three published and three delivered: {found:?}");
+        for record in found {
+            let proof = json(&stage, record["proof"].as_str().unwrap_or_default()).await?;
+            assert_eq!(root_of(&proof)?, word(&proof["interval"]["root"])?);
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn who_was_entitled_at_a_second_or_block_and_who_did_use_it() -> Result<()> {
     run(async {

@@ -16,14 +16,12 @@ use toml::Table;
 use crate::common::process::program;
 use crate::common::raw::{Connect, Publish, Raw};
 use crate::common::{
-    CLOSED, PATIENCE, PUBLIC, RETAIN, Right, Stage, Traits, V5, Way, http, run, until, watch_log,
+    CLOSED, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, Way, http, run, until, watch_log,
 };
-use crate::record::{check, counts, records};
-
-const SENSITIVE: Traits = Traits { retain: true, sensitive: true, own_branch: false };
+use crate::record::{SENSITIVE, check, counts, records};
 
 /// A database of its own, and the configuration of gateways that use it.
-fn database(server: &Postgres) -> Result<String> {
+pub(super) fn database(server: &Postgres) -> Result<String> {
     let (url, password) = (server.create("records")?, server.password_file()?);
     Ok(format!(
         "[audit]\ninterval = \"1s\"\n[audit.database]\nurl = \"{url}\"\npassword_file = \"{}\"\n",

@@ -212,7 +212,11 @@ with_each_engine! {
         let batch = bed.reader().and_then(|reader| reader.batches(1, 1)).expect("batches").remove(0);
         let counts: Vec<u64> = bed.records(&batch).iter().map(|record| record.count).collect();
         assert_eq!(counts, (1..=2_500).collect::<Vec<_>>());
-        drop(store);
+        let reader = bed.reader().expect("a reader");
+        let alone = reader.record(1_700).expect("read");
+        assert!(matches!(alone, Some(Line::Record(line)) if line.record.count == 1_700));
+        assert_eq!(reader.record(2_501).expect("read"), None);
+        drop((store, reader));
         assert_eq!(bed.open().expect("whole").append(&[draft(1)]).expect("appended"), 2_501);
     }
 
