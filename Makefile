@@ -10,7 +10,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 export FOUNDRY_SOLC := $(CURDIR)/script/solc
 export FOUNDRY_OFFLINE := true
 
-TARGET := $(or $(CARGO_TARGET_DIR),target)$(if $(CARGO_BUILD_TARGET),/$(CARGO_BUILD_TARGET))
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Foundry's programs come with the npm packages where there is a build for the platform, else from the machine.
 foundry = $(firstword $(wildcard $(CURDIR)/node_modules/@foundry-rs/$(1)-*/bin/$(1)) $(1))
 

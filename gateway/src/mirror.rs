@@ -155,6 +155,11 @@ impl Mirror {
         self.version.load(Ordering::Acquire)
     }
 
+    /// The earlier of newest block and wall clock: a second that is over, whichever of the two is ahead.
+    pub fn surely_past(&self) -> u64 {
+        self.block_time.load(Ordering::Relaxed).min(wall_clock())
+    }
+
     /// Wakes its holder when the view's version changed, or when block time ran ahead of the wall clock.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.moved.subscribe()

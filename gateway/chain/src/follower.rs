@@ -89,6 +89,8 @@ pub struct Follower {
     rests: Vec<(Option<Instant>, u32)>,
     /// Which nodes were last found to be of no use, such as on another chain.
     useless: Vec<bool>,
+    /// The last that was found to be good.
+    source: Option<usize>,
     /// For reading old blocks twice.
     second: Option<Witnesses>,
     saver: Option<Saver>,
@@ -138,6 +140,7 @@ impl Follower {
         Self {
             rests: vec![(None, 0); config.urls.len()],
             useless: vec![false; config.urls.len()],
+            source: None,
             saver: config.snapshot.clone().map(|(path, every)| Saver::new(path, every)),
             config,
             publish,
@@ -257,8 +260,9 @@ impl Follower {
                         return Err(error);
                     }
                     self.useless[at] = true;
-                    // What was read from a good node is as good as its age while there may be one.
-                    if !error.is_of_one_node() || self.useless.iter().all(|useless| *useless) {
+                    // What was read from a good node is as good as its age while there may be one. Unless that is the node which has changed.
+                    let none_is_left = self.useless.iter().all(|useless| *useless);
+                    if !error.is_of_one_node() || none_is_left || self.source == Some(at) {
                         self.health.distrust(Some(error.to_string()));
                     }
                     Trouble::Permanent(error)
@@ -307,6 +311,10 @@ impl Follower {
         if trouble.is_about_the_state() {
             self.start_over();
         }
+        if matches!(trouble, Trouble::Endless { .. }) {
+            // What this node told; the snapshot is from before, and is compared with the next node's chain.
+            self.let_go();
+        }
     }
 
     fn rest(&mut self, at: usize, error: &RpcError) {
@@ -316,11 +324,16 @@ impl Follower {
     }
 
     fn start_over(&mut self) {
-        if self.chain.take().is_some() && self.published.is_some() {
-            self.health.count_resync();
-        }
         if let Some(saver) = &mut self.saver {
             saver.forget();
+        }
+        self.let_go();
+    }
+
+    /// The state that is being built is of no use; the published one is until there is another.
+    fn let_go(&mut self) {
+        if self.chain.take().is_some() && self.published.is_some() {
+            self.health.count_resync();
         }
         if let Some(published) = &mut self.published {
             published.mark = None;
@@ -339,7 +352,7 @@ impl Follower {
     ) -> Result<std::convert::Infallible, Trouble> {
         let node = self.dialer.dial(url, &self.health, self.config.bounds()).await?;
         self.check(&node).await?;
-        self.useless[at] = false;
+        (self.useless[at], self.source) = (false, Some(at));
         if !self.is_disputed {
             self.health.distrust(None);
         }

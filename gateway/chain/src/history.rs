@@ -85,6 +85,14 @@ pub enum HistoryError {
     /// A log of the contracts that cannot be read.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// The node does not have the last of the blocks yet, and an answer without it would look like a whole one.
+    #[error("the node is at block {newest}, wanted {wanted}: ask again, or another node")]
+    Behind {
+        /// The last that was asked for.
+        wanted: u64,
+        /// The last that it has.
+        newest: u64,
+    },
     /// A node's answer contradicts itself.
     #[error("the node contradicts itself: {0}: ask again, or another node")]
     Contradiction(String),
@@ -113,7 +121,10 @@ pub async fn history(
 ) -> Result<Vec<Entry>, HistoryError> {
     let from = query.from.unwrap_or(deployment.block).max(deployment.block);
     let (newest, _) = newest_block(rpc).await?;
-    let to = query.to.unwrap_or(newest).min(newest);
+    let to = query.to.unwrap_or(newest);
+    if to > newest {
+        return Err(HistoryError::Behind { wanted: to, newest });
+    }
     let most = query.most.unwrap_or(usize::MAX);
     let filters = filters(deployment, query);
     let mut logs: BTreeMap<(u64, u64), Log> = BTreeMap::new();

@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::sync::LazyLock;
 
+use flytrap_record::text;
+
 static COLOUR: LazyLock<bool> =
     LazyLock::new(|| std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none());
 
@@ -46,7 +48,7 @@ pub(crate) fn aside(text: &str) {
 pub(crate) fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if acts(c) {
+        if text::acts(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
@@ -59,7 +61,7 @@ pub(crate) fn safe(text: &str) -> String {
 pub(crate) fn json(value: &serde_json::Value) -> String {
     let mut out = String::new();
     for c in value.to_string().chars() {
-        if acts(c) {
+        if text::acts(c) {
             let mut units = [0; 2];
             out.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
         } else {
@@ -67,12 +69,6 @@ pub(crate) fn json(value: &serde_json::Value) -> String {
         }
     }
     out
-}
-
-/// Whether a terminal does something else with it than show it.
-fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Rows of a table, columns as wide as their widest cell.

@@ -123,6 +123,13 @@ pub fn day(day: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// Whether a terminal or a table does something else with it than show it.
+#[must_use]
+pub fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
 /// A line of CSV (RFC 4180) that no spreadsheet takes for a formula: a cell that begins like one gets a quote before it.
 #[must_use]
 pub fn csv(cells: &[impl AsRef<str>]) -> String {

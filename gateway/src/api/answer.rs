@@ -121,7 +121,7 @@ fn cell(field: &Value) -> String {
         Value::Null => String::new(),
         // What a stranger named can hold what a terminal or a table obeys.
         Value::String(text) => {
-            text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+            text.chars().map(|c| if text::acts(c) { '\u{fffd}' } else { c }).collect()
         }
         Value::Array(parts) => parts.iter().map(cell).collect::<Vec<_>>().join(" "),
         other => other.to_string(),

@@ -21,18 +21,19 @@ use super::{Served, Until};
 const LOOK_EVERY: usize = 1_024;
 
 /// The next rows of a list in the order of their keys: those of `all` after `after`, at most `rows`, and the key behind which there are more. Holds
-/// no more than a page, however long the list is.
+/// no more than a page, however long the list is. `None` stands for what is not wanted, so that a long way to little can be cut short as well.
 fn next_rows<K: Ord + Copy, T>(
-    all: impl Iterator<Item = (K, T)>,
+    all: impl Iterator<Item = Option<(K, T)>>,
     after: Option<K>,
     rows: usize,
     until: &Until,
 ) -> Result<(Vec<T>, Option<K>), Problem> {
     let mut kept = std::collections::BTreeMap::new();
-    for (n, (key, row)) in all.enumerate() {
+    for (n, entry) in all.enumerate() {
         if n % LOOK_EVERY == 0 {
             until.check()?;
         }
+        let Some((key, row)) = entry else { continue };
         if after.is_some_and(|after| key <= after) {
             continue;
         }
@@ -115,9 +116,9 @@ pub(super) async fn topics(
     let owner = asked.of.owner.map(|owner| owner.0);
     let (limit, cursor) = (asked.of.limit, asked.of.cursor.as_ref());
     listed(&served, &asked, limit, cursor, ("topics", owner), move |view, _, until, after, rows| {
-        let chosen =
-            every(&view.head).filter(|topic| owner.is_none_or(|owner| topic.owner == owner));
-        let (topics, last) = next_rows(chosen.map(|topic| (topic.id, topic)), after, rows, until)?;
+        let is_chosen = |topic: &Topic| owner.is_none_or(|owner| topic.owner == owner);
+        let chosen = every(&view.head).map(|topic| is_chosen(topic).then_some((topic.id, topic)));
+        let (topics, last) = next_rows(chosen, after, rows, until)?;
         Ok((topics.into_iter().map(TopicItem::new).collect(), last))
     })
     .await
@@ -189,9 +190,9 @@ pub(super) async fn grants(
         if view.head.topic_by_id(id).is_none() {
             return Err(not_registered());
         }
-        let of_topic = registry.grants().filter(|(topic, ..)| topic.id == id);
-        let of_topic =
-            of_topic.map(|(_, wallet, right, end)| ((wallet, right), (wallet, right, end)));
+        let of_topic = registry.grants().map(|(topic, wallet, right, end)| {
+            (topic.id == id).then_some(((wallet, right), (wallet, right, end)))
+        });
         let (found, last) = next_rows(of_topic, after, rows, until)?;
         let item = |(wallet, right, granted): (Address, Right, u64)| {
             // A restriction counts at first sight.
@@ -237,8 +238,10 @@ pub(super) async fn offers(
             [Right::Publish, Right::Subscribe].map(|right| ((topic_id(topic), right), topic))
         };
         let all = every(&view.settled).flat_map(both);
-        let open = all.filter(|((_, right), topic)| topic.offer(*right).mode != OfferMode::Closed);
-        let keyed = open.map(|(key, topic)| (key, (topic, key.1)));
+        let keyed = all.map(|(key, topic)| {
+            let is_open = topic.offer(key.1).mode != OfferMode::Closed;
+            is_open.then_some((key, (topic, key.1)))
+        });
         let (found, last) = next_rows(keyed, after, rows, until)?;
         let item =
             |(topic, right): (&Topic, Right)| OfferItem::new(topic, right, topic.offer(right));
@@ -280,7 +283,7 @@ pub(super) async fn bans(
     listed(&served, &asked, limit, cursor, "bans", move |view, now, until, after, rows| {
         let bans = view.head.wallet_bans(now).into_iter();
         let item = |(wallet, end)| (wallet, BanItem { wallet: Wallet(wallet), until: end });
-        next_rows(bans.map(item), after, rows, until)
+        next_rows(bans.map(item).map(Some), after, rows, until)
     })
     .await
 }
@@ -350,7 +353,7 @@ mod tests {
         for rows in [1, 2, 7, 99, 100, 101] {
             let (mut seen, mut after) = (Vec::new(), None);
             loop {
-                let keyed = all.iter().map(|n| (*n, *n));
+                let keyed = all.iter().flat_map(|n| [None, Some((*n, *n))]);
                 let page = next_rows(keyed, after, rows, &until(Duration::from_secs(60)));
                 let (found, last) = page.expect("in time");
                 assert!(found.len() <= rows);
@@ -366,7 +369,10 @@ mod tests {
 
     #[test]
     fn a_question_whose_time_is_over_has_no_answer() {
-        let all = (0..10).map(|n| (n, n));
+        let all = (0..10).map(|n| Some((n, n)));
         assert!(next_rows(all, None, 5, &until(Duration::ZERO)).is_err());
+        // Also on a long way to nothing.
+        let none = (0..10_000_000).map(|_| None::<(u32, u32)>);
+        assert!(next_rows(none, None, 5, &until(Duration::from_millis(1))).is_err());
     }
 }

@@ -27,6 +27,8 @@ use super::shapes::{EntitledAnswer, EntitledItem, HolderItem, UseItem, name_of};
 const MOST: usize = 10_000;
 /// Longest time around the second, in seconds.
 const LONGEST: u64 = 7 * 86_400;
+/// A second so long ago is settled on every chain, and no node is asked about it.
+const RECENT: u64 = 86_400;
 
 /// Which second.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -65,7 +67,17 @@ pub(super) async fn entitled(
     }
     let past = served.past.now().await?;
     let (at, count) = match (at, block) {
-        (Some(Moment(at)), None) => (at, past.entries.partition_point(|entry| entry.time <= at)),
+        (Some(Moment(at)), None) => {
+            // What is not settled can still become otherwise, and what is to come nobody knows.
+            if at.saturating_add(RECENT) > served.mirror.now() {
+                let settled = served.past.time_of(past.to).await?;
+                if at > settled {
+                    let told = format!("at: {settled} is the last second that is settled");
+                    return Err(Problem::parameter(told));
+                }
+            }
+            (at, past.entries.partition_point(|entry| entry.time <= at))
+        }
         (None, Some(block)) if block <= past.to => {
             let count = past.entries.partition_point(|entry| entry.height <= block);
             (served.past.time_of(block).await?, count)

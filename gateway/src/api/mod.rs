@@ -185,7 +185,12 @@ impl Served {
 
     /// Number of the last anchor that is settled on chain; 0 where that is not known.
     fn settled(&self) -> u64 {
-        self.mirror.peek().anchored(self.facts.gateway).0
+        self.last_anchor().0
+    }
+
+    /// Number and root of the last anchor that is settled.
+    fn last_anchor(&self) -> (u64, B256) {
+        self.mirror.peek().anchored(self.facts.gateway)
     }
 
     fn as_of(&self, search: &Search) -> Result<shapes::AsOf, Problem> {

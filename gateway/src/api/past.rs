@@ -2,13 +2,13 @@
 //! node, whoever asks how often.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flytrap_chain::history::{self, Entry, HistoryError, Query, Told};
 use flytrap_chain::{ChainHealth, Rpc};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Facts;
 use super::problem::Problem;
@@ -17,6 +17,8 @@ use super::problem::Problem;
 const MOST: usize = 200_000;
 /// Between two questions to the node.
 const PAUSE: Duration = Duration::from_millis(500);
+/// After one that came to nothing: the node is the one that sessions need, and strangers may ask.
+const FAULT_PAUSE: Duration = Duration::from_secs(15);
 
 /// The past, as far as it is settled.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub(super) struct Known {
     /// How often the node was asked.
     round: u64,
     fault: Option<&'static str>,
+    faulted: Option<Instant>,
 }
 
 impl Past {
@@ -66,6 +69,11 @@ impl Past {
         if self.is_fresh(&known) {
             return Ok(known);
         }
+        if let Some(fault) = known.fault
+            && known.faulted.is_some_and(|since| since.elapsed() < FAULT_PAUSE)
+        {
+            return Err(Problem::later(fault).after(FAULT_PAUSE));
+        }
         self.wanted.notify_one();
         // The caller's deadline ends it; what was read by then is not lost.
         loop {
@@ -85,7 +93,8 @@ impl Past {
     pub(super) async fn time_of(&self, height: u64) -> Result<u64, Problem> {
         let told = {
             let known = self.known.borrow();
-            known.entries.iter().find(|entry| entry.height == height).map(|entry| entry.time)
+            let at = known.entries.partition_point(|entry| entry.height < height);
+            known.entries.get(at).filter(|entry| entry.height == height).map(|entry| entry.time)
         };
         if let Some(time) = told {
             return Ok(time);
@@ -93,7 +102,7 @@ impl Past {
         let later = || Problem::later("no node tells the past at this moment").after(PAUSE);
         let _turn = self.turn.acquire().await.map_err(|_| later())?;
         history::block_time(&self.rpc, height).await.map_err(|error| {
-            warn!(%error, height, "the time of a block cannot be asked for");
+            debug!(%error, height, "the time of a block cannot be asked for");
             later()
         })
     }
@@ -110,10 +119,13 @@ impl Past {
                 () = stop.cancelled() => return,
                 next = self.read_on(known) => next,
             };
+            let faulted = next.fault.map(|_| Instant::now());
+            let next = Known { faulted, ..next };
+            let pause = if next.fault.is_some() { FAULT_PAUSE } else { PAUSE };
             self.known.send_replace(next);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -146,7 +158,10 @@ impl Past {
                 known.fault = Some("the chain was reorganised just now: ask again");
             }
             Ok(found) => {
-                Arc::make_mut(&mut known.entries).extend(found);
+                // Whoever asks holds what was known, so adding to it copies it.
+                if !found.is_empty() {
+                    Arc::make_mut(&mut known.entries).extend(found);
+                }
                 known.to = settled;
             }
             Err(HistoryError::TooMany { .. }) => {

@@ -228,8 +228,12 @@ fn anchored(served: &Served, search: &Search, batch: &Batch) -> Result<AnchorSta
             StateWord::Other
         }
         Some(_) => StateWord::Settled,
-        None if batch.sequence <= served.settled() => StateWord::Settled,
-        None => StateWord::Pending,
+        // The index has not read of it yet; of the last one the mirror knows the root.
+        None => match served.last_anchor() {
+            (last, root) if last == batch.sequence && root == batch.root => StateWord::Settled,
+            (last, _) if last == batch.sequence => StateWord::Other,
+            _ => StateWord::Pending,
+        },
     };
     Ok(AnchorState {
         state,

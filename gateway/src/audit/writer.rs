@@ -209,8 +209,8 @@ impl Writer {
         // Without anchors nothing is to be proved by the chain, so age alone counts.
         let settled = terms.mirror.peek().anchored(terms.gateway).0;
         let anchored = if is_anchored { settled } else { u64::MAX };
-        // By the chain's time, which no clock of this machine can put forward: what goes does not come back.
-        let now = terms.mirror.peek().time;
+        // By the earlier of both clocks, so that neither this machine's nor a node that lies can put it forward: what goes does not come back.
+        let now = terms.mirror.surely_past();
         match self.on_thread(move |store| store.retain(retention, now, anchored)).await {
             Some(Ok(done)) => {
                 terms.metrics.records_removed.inc_by(done.deleted + done.emptied);

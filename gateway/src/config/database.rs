@@ -47,6 +47,9 @@ impl DatabaseConfig {
         if config.get_hosts().is_empty() || config.get_user().is_none() {
             return Err("`url` names no host or no user".to_owned());
         }
+        if !config.get_hostaddrs().is_empty() {
+            return Err("`url` has `hostaddr`, which would be dialled whatever the host is called: name the address as the host".to_owned());
+        }
         if config.get_dbname().is_none() {
             return Err("`url` names no database".to_owned());
         }
@@ -171,6 +174,7 @@ mod tests {
             ("postgresql://h/r", "no user"),
             ("postgresql://g@/r", "no host"),
             ("postgresql://g@h", "no database"),
+            ("postgresql://g@localhost/r?hostaddr=10.0.0.5", "hostaddr"),
             ("postgresql://g@h/r?sslmode=verify-full", "sslmode"),
         ] {
             let refused = config(url).unwrap_err();

@@ -60,7 +60,8 @@ pub async fn run(client: Stream, peer: Peer, shared: Arc<Shared>) {
     let proofs = Proofs { prover, nonce: B256::ZERO };
     let session =
         Session { pump, machine, pace, stay, who, located, proofs, shared: &shared, began };
-    let end = session.live().await;
+    // On the heap: futures keep a copy of what is handed to each of them.
+    let end = Box::new(session).live().await;
     shared.metrics.sessions.dec();
     shared.metrics.session_ended(end.word());
     if shared.log.may_say() {
@@ -103,7 +104,7 @@ enum Wake {
 }
 
 impl<'a> Session<'a> {
-    async fn live(mut self) -> End {
+    async fn live(mut self: Box<Self>) -> End {
         let shared = self.shared;
         let mut moved = shared.mirror.changed();
         if self.located != shared.countries.generation() {
@@ -157,7 +158,7 @@ impl<'a> Session<'a> {
                     None => End::Stopping,
                 }),
                 Wake::Moved(true) if self.located != shared.countries.generation() => {
-                    self.relocate(&world).await
+                    Box::pin(self.relocate(&world)).await
                 }
                 Wake::Moved(true) => self.follow(&world),
                 Wake::Moved(false) => Err(End::Distrusted),
@@ -188,7 +189,7 @@ impl<'a> Session<'a> {
                 }
             }
         };
-        self.leave(&end).await;
+        Box::pin(self.leave(&end)).await;
         end
     }
 
@@ -329,7 +330,7 @@ impl<'a> Session<'a> {
     }
 
     /// Says farewell to both sides, giving what is on its way a moment to arrive.
-    async fn leave(mut self, end: &End) {
+    async fn leave(mut self: Box<Self>, end: &End) {
         let (mut to_client, mut to_broker) = (Vec::new(), Vec::new());
         let mirror = &self.shared.mirror;
         self.machine.set_clock(World { mirror, began: self.began }.clock());
@@ -409,5 +410,22 @@ fn action_word(kind: AlertKind) -> &'static str {
         AlertKind::WillRefused => "will",
         AlertKind::DeliveryWithheld => "deliver",
         AlertKind::SessionEnded => "keep",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_task<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There may be tens of thousands of them, mostly idle.
+    #[test]
+    fn the_task_of_a_session_is_small() {
+        let (task, session) = (size_of_task(run), size_of::<Session<'_>>());
+        println!("task {task}, session {session}");
+        assert!(task + session <= 4_096, "{task} and {session} octets");
     }
 }

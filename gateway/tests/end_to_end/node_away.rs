@@ -38,8 +38,10 @@ async fn without_a_node(away: Duration, pace: Duration) -> Result<()> {
     stage.grant(&topic, writer, Right::Publish).await?;
     stage.caught_up().await?;
     let way = Way::plain(V5);
-    let mut from = stage.session(way, &stage.publisher("belt")?).await?;
-    let mut to = stage.session(way, &stage.site.token(&wallets.reader, "monitor")?).await?;
+    let life = away.as_secs() + 3_600;
+    let token = |key, id| stage.site.token_of_life(key, id, life);
+    let mut from = stage.session(way, &token(&wallets.publisher, "belt")?).await?;
+    let mut to = stage.session(way, &token(&wallets.reader, "monitor")?).await?;
     assert_eq!(to.subscribe(&[("hospital/w1/hr/#", 0)]).await?, [0]);
 
     let before = record::anchors(&stage).await?.len();

@@ -141,9 +141,6 @@ pub(super) enum Trouble {
 impl Trouble {
     /// May what was taken in before be what is wrong?
     pub(super) const fn is_about_the_state(&self) -> bool {
-        matches!(
-            self,
-            Self::Decode(_) | Self::Chain(ChainError::Inconsistent { .. }) | Self::Endless { .. }
-        )
+        matches!(self, Self::Decode(_) | Self::Chain(ChainError::Inconsistent { .. }))
     }
 }

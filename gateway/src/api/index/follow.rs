@@ -106,9 +106,7 @@ impl Follower {
             // Also where only one batch could not be read: what was taken in of it is in memory and begins anew.
             self.open = None;
         }
-        if let Ok(step) = &done {
-            self.index.is_behind.store(*step == Step::More, Ordering::Relaxed);
-        }
+        self.index.is_behind.store(!matches!(done, Ok(Step::Done)), Ordering::Relaxed);
         self.index.noted(done)
     }
 
@@ -367,7 +365,15 @@ impl Open {
             }
         }
         transaction.commit()?;
+        if count > 0 {
+            self.scrub()?;
+        }
         Ok(count > 0)
+    }
+
+    /// Takes what was deleted out of SQLite's log too, unless somebody reads just now: then the next time.
+    fn scrub(&self) -> Result<(), IndexError> {
+        Ok(self.database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
     /// Drops what refusals said, where the store has emptied them: from the first on, up to the first that it still has.
@@ -391,6 +397,9 @@ impl Open {
             dropped = true;
         }
         transaction.commit()?;
+        if dropped {
+            self.scrub()?;
+        }
         Ok(dropped)
     }
 }

@@ -111,7 +111,13 @@ impl Search {
         let is_over = move || stop.load(Ordering::Relaxed) || Instant::now() >= deadline;
         database.progress_handler(LOOK_EVERY, Some(is_over))?;
         database.busy_timeout(std::time::Duration::from_secs(1))?;
+        // One state of the index for the whole question: what is dropped meanwhile must not look like a damage.
+        database.execute_batch("BEGIN")?;
         let found: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if found == 0 {
+            // It is being made.
+            return Err(IndexError::Late);
+        }
         if found != SCHEMA {
             return Err(IndexError::Wrong("its version".to_owned()));
         }
