@@ -18,8 +18,11 @@ pub(super) struct Bell {
     session: AtomicWaker,
     /// What happens in the middle of the next look.
     #[cfg(test)]
-    meanwhile: std::sync::Mutex<Option<fn(&Arc<Bell>)>>,
+    meanwhile: std::sync::Mutex<Option<Happening>>,
 }
+
+#[cfg(test)]
+type Happening = fn(&Arc<Bell>);
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
