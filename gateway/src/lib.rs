@@ -25,6 +25,7 @@ pub mod listener;
 pub mod log_budget;
 pub mod metrics;
 pub mod mirror;
+mod numbers;
 pub mod outbox;
 pub mod probe;
 pub mod proxy;

@@ -14,11 +14,9 @@ use flytrap_site::{Gateway, Postgres};
 use toml::Table;
 
 use crate::common::process::program;
-use crate::common::raw::{Connect, Publish, Raw};
-use crate::common::{
-    CLOSED, PATIENCE, PUBLIC, RETAIN, Right, Stage, V5, Way, http, run, until, watch_log,
-};
-use crate::record::{SENSITIVE, check, counts, records};
+use crate::common::raw::{Connect, Raw};
+use crate::common::{PATIENCE, Stage, V5, Way, http, run, until, watch_log};
+use crate::record::{check, counts, publish_times as publish, records, ward};
 
 /// A database of its own, and the configuration of gateways that use it.
 pub(super) fn database(server: &Postgres) -> Result<String> {
@@ -29,21 +27,9 @@ pub(super) fn database(server: &Postgres) -> Result<String> {
     ))
 }
 
-/// A site whose gateway keeps its records there, with a sensitive topic that the publisher may write to, and a plain one.
+/// A site whose gateway keeps its records there.
 async fn stage(server: &Postgres) -> Result<Stage> {
-    let stage = Stage::configured(&database(server)?).await?;
-    let topic = stage.topic_with("hospital/w1/hr", SENSITIVE, CLOSED, CLOSED).await?;
-    stage.grant(&topic, stage.site.wallets.publisher.address(), Right::Publish).await?;
-    stage.topic_with("open", RETAIN, PUBLIC, PUBLIC).await?;
-    stage.caught_up().await?;
-    Ok(stage)
-}
-
-async fn publish(client: &mut Raw, topic: &str, times: u16) -> Result<()> {
-    for n in 1..=times {
-        client.publish_whole(&Publish::new(topic, b"x").qos(1, n)).await?;
-    }
-    Ok(())
+    ward(&database(server)?).await
 }
 
 /// Exports until that gateway's file has so many messages of the publisher, and checks it against the chain.

@@ -28,6 +28,23 @@ pub(super) async fn hospital() -> Result<(Stage, Topic)> {
     Ok((stage, topic))
 }
 
+/// A site of this configuration with a sensitive topic that the publisher may write to, and a plain one.
+pub(super) async fn ward(config: &str) -> Result<Stage> {
+    let stage = Stage::configured(config).await?;
+    let topic = stage.topic_with("hospital/w1/hr", SENSITIVE, CLOSED, CLOSED).await?;
+    stage.grant(&topic, stage.site.wallets.publisher.address(), Right::Publish).await?;
+    stage.topic_with("open", RETAIN, PUBLIC, PUBLIC).await?;
+    stage.caught_up().await?;
+    Ok(stage)
+}
+
+pub(super) async fn publish_times(client: &mut Raw, topic: &str, times: u16) -> Result<()> {
+    for n in 1..=times {
+        client.publish_whole(&Publish::new(topic, b"x").qos(1, n)).await?;
+    }
+    Ok(())
+}
+
 /// The gateway's anchors, by their numbers, as a node tells them.
 pub(super) async fn anchors(stage: &Stage) -> Result<BTreeMap<u64, Anchor>> {
     let mut all = BTreeMap::new();

@@ -11,13 +11,8 @@ use flytrap_record::{Kind, Record};
 use flytrap_site::unix_now;
 
 use crate::common::process::program;
-use crate::common::raw::{Publish, Raw};
-use crate::common::{
-    CLOSED, PATIENCE, PUBLIC, RETAIN, Right, Stage, Traits, V5, Way, http, run, until,
-};
-use crate::record::{anchors, check, counts, exported};
-
-const SENSITIVE: Traits = Traits { retain: true, sensitive: true, own_branch: false };
+use crate::common::{PATIENCE, Stage, V5, Way, http, run, until};
+use crate::record::{anchors, check, counts, exported, publish_times as publish, ward};
 
 /// A small disk of its own.
 struct Disk(PathBuf);
@@ -56,21 +51,9 @@ impl Drop for Disk {
     }
 }
 
-/// A site whose gateway keeps its state there, with a sensitive topic that the publisher may write to, and a plain one.
+/// A site whose gateway keeps its state there.
 async fn stage(state: &Path) -> Result<Stage> {
-    let stage = Stage::configured(&format!("state_dir = \"{}\"\n", state.display())).await?;
-    let topic = stage.topic_with("hospital/w1/hr", SENSITIVE, CLOSED, CLOSED).await?;
-    stage.grant(&topic, stage.site.wallets.publisher.address(), Right::Publish).await?;
-    stage.topic_with("open", RETAIN, PUBLIC, PUBLIC).await?;
-    stage.caught_up().await?;
-    Ok(stage)
-}
-
-async fn publish(client: &mut Raw, topic: &str, times: u16) -> Result<()> {
-    for n in 1..=times {
-        client.publish_whole(&Publish::new(topic, b"x").qos(1, n)).await?;
-    }
-    Ok(())
+    ward(&format!("state_dir = \"{}\"\n", state.display())).await
 }
 
 async fn waits(stage: &Stage, wanted: bool) -> Result<()> {

@@ -12,8 +12,9 @@ use flytrap_record::export::{BatchLine, Line};
 use flytrap_record::{Batch, Blocks, Decision, Kind, Record, leaf};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{Index, IndexError, SCHEMA, hash, number, unsigned};
+use super::{Index, IndexError, SCHEMA};
 use crate::audit::{Place, Reader};
+use crate::numbers::{hash, number, unsigned};
 
 /// Records that one step takes in or drops: some ten milliseconds, and a reader of the store for no longer.
 const AT_ONCE: u64 = 1_000;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::Address;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
 pub(super) use follow::{Follower, Step};
@@ -117,20 +117,6 @@ impl Index {
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind.load(Ordering::Relaxed)
     }
-}
-
-/// SQLite has signed numbers only; what is counted here never comes near the difference.
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    let value: i64 = row.get(column)?;
-    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
-}
-
-fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<B256> {
-    row.get::<_, [u8; 32]>(column).map(B256::from)
 }
 
 fn address(row: &Row<'_>, column: usize) -> rusqlite::Result<Address> {

@@ -11,8 +11,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params, params_from_iter};
 
 use super::follow::decision;
-use super::{Index, IndexError, SCHEMA, address, hash, number, unsigned};
+use super::{Index, IndexError, SCHEMA, address};
 use crate::audit::Reader;
+use crate::numbers::{hash, number, unsigned};
 
 /// Steps of SQLite's machine between two looks at the clock.
 const LOOK_EVERY: i32 = 4_096;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use alloy_primitives::{Bytes, U256};
+use alloy_primitives::{B256, Bytes, U256};
 use flytrap_chain::history::Entry;
 use flytrap_policy::Event;
 use flytrap_record::export::Line;

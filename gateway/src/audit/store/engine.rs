@@ -125,8 +125,3 @@ pub(super) struct Applied {
     /// So many records went.
     pub(super) deleted: u64,
 }
-
-/// Databases have signed numbers; what is counted here never comes near the difference.
-pub(super) fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}

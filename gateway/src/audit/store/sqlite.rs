@@ -9,9 +9,10 @@ use alloy_primitives::B256;
 use flytrap_record::seal::SubjectKey;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
-use super::engine::{Applied, BatchRow, Change, Engine, KeyRow, Last, NewRow, Row, number};
+use super::engine::{Applied, BatchRow, Change, Engine, KeyRow, Last, NewRow, Row};
 use super::schema::{self, VERSION};
 use super::{Place, StoreError};
+use crate::numbers::{hash, number, unsigned};
 
 /// How long a writer waits for a reader that is in its way.
 const BUSY: Duration = Duration::from_secs(5);
@@ -290,15 +291,6 @@ fn place(path: &Path) -> String {
 
 fn wrong(path: &Path, error: rusqlite::Error) -> StoreError {
     StoreError::Sqlite { place: place(path), error }
-}
-
-fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    let value: i64 = row.get(column)?;
-    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
-}
-
-fn hash(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<B256> {
-    row.get::<_, [u8; 32]>(column).map(B256::from)
 }
 
 #[cfg(test)]

@@ -19,8 +19,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::StoreError;
-use super::engine::{Applied, BatchRow, Change, Engine, KeyRow, Last, Row, number};
+use super::engine::{Applied, BatchRow, Change, Engine, KeyRow, Last, Row};
 use crate::config::DatabaseConfig;
+use crate::numbers::number;
 pub(super) use link::Role;
 use link::{Fault, Link, Session};
 
