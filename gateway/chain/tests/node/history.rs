@@ -81,6 +81,11 @@ async fn a_topics_and_a_wallets_past_are_told_in_full_and_nothing_else() {
     let early = of(Query { to: Some(granting.height - 1), ..all.clone() }).await.unwrap();
     assert_eq!(names(&early), ["BrokerCreated", "TopicRegistered", "TopicRegistered"]);
 
+    // A node that is behind has no answer, rather than one that looks whole.
+    let newest = site.height().await;
+    let behind = of(Query { to: Some(newest + 1), ..all.clone() }).await;
+    assert!(matches!(behind, Err(HistoryError::Behind { .. })), "{behind:?}");
+
     let enough = of(Query { most: Some(7), ..all.clone() }).await;
     assert_eq!(enough.unwrap().len(), 7);
     let refused = of(Query { most: Some(6), ..all }).await;

@@ -1,9 +1,15 @@
 //! What no retry can heal ends the follower at once, with a sentence that says what to do.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
 use alloy::primitives::{Address, U256};
 use flytrap_chain::{ChainHealth, FollowError, FollowerConfig, WalletError};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::lie::liar;
 use crate::site::{Anvil, Door, Following, Site, another_market, deploy, http, key};
 
 async fn refusal(config: FollowerConfig) -> FollowError {
@@ -141,6 +147,20 @@ async fn a_useless_node_of_the_list_costs_no_trust_while_another_may_be_good() {
         following.until(|now| now.height > view.height).await;
         assert_eq!(following.health.distrusted(), None);
     }
+    // The followed one itself is another matter: what it told may have been as wrong.
+    let (turned, door) = (Arc::new(AtomicBool::new(false)), Door::before(site.anvil.port).await);
+    let has_turned = turned.clone();
+    let turning = move |method: &str, _: &Value, result: &mut Value| {
+        if method == "eth_chainId" && has_turned.load(Relaxed) {
+            *result = json!("0x539");
+        }
+    };
+    let port = liar(site.anvil.port, Arc::new(turning)).await;
+    let mut following = Following::start(site.config(vec![http(port), http(door.port)]));
+    following.until(|_| true).await;
+    door.shut();
+    turned.store(true, Relaxed);
+    following.until_health("distrust", |health| health.distrusted().is_some()).await;
     // With nobody left who may be good there is nothing to wait for.
     let door = Door::before(site.anvil.port).await;
     let mut following = Following::start(site.config(vec![http(door.port), http(other.port)]));
