@@ -123,6 +123,7 @@ pub async fn history(
     let (newest, _) = newest_block(rpc).await?;
     let to = query.to.unwrap_or(newest);
     if to > newest {
+        rpc.pass_over();
         return Err(HistoryError::Behind { wanted: to, newest });
     }
     let most = query.most.unwrap_or(usize::MAX);

@@ -160,6 +160,12 @@ impl Rpc {
         Err(last)
     }
 
+    /// Has the next request begin with another node: this one answers, and does not have what is wanted.
+    pub(crate) fn pass_over(&self) {
+        let next = self.current.load(Relaxed) + 1;
+        self.current.store(next % self.urls.len().max(1), Relaxed);
+    }
+
     async fn node(&self, at: usize) -> Result<Arc<Node>, RpcError> {
         let mut slot = self.nodes[at].lock().await;
         if let Some(node) = slot.as_ref() {

@@ -88,6 +88,7 @@ struct Anchors {
     /// Reorganisations and resyncs that were seen.
     forks: Option<(u64, u64)>,
     span: u64,
+    is_at_fault: bool,
 }
 
 impl Anchors {
@@ -97,6 +98,7 @@ impl Anchors {
             known: HashMap::new(),
             forks: None,
             span: SPAN,
+            is_at_fault: false,
         }
     }
 
@@ -146,10 +148,14 @@ impl Anchors {
                 return Ok(());
             }
             Err(error) => {
-                warn!(%error, "anchors cannot be asked for: proofs name no transaction until then");
+                if !self.is_at_fault {
+                    warn!(%error, "anchors cannot be asked for: proofs name no transaction until then");
+                }
+                self.is_at_fault = true;
                 return Ok(());
             }
         };
+        self.is_at_fault = false;
         for entry in &entries {
             if let Event::Anchored { gateway, sequence, .. } = entry.event {
                 self.known.insert(gateway, sequence);

@@ -82,7 +82,7 @@ impl Past {
             }
             let found = seen.borrow_and_update().clone();
             match found.fault {
-                Some(fault) => return Err(Problem::later(fault).after(PAUSE)),
+                Some(fault) => return Err(Problem::later(fault).after(FAULT_PAUSE)),
                 None if found.round > known.round => return Ok(found),
                 None => {}
             }

@@ -1,13 +1,14 @@
 //! The past as an auditor reads it.
 
 use flytrap_chain::{
+    Rpc,
     history::{HistoryError, Query, history},
     keys::Key,
     wallet::Reason,
 };
 use flytrap_policy::{Event, Offer, Right, Traits};
 
-use crate::site::{Site, key};
+use crate::site::{Anvil, Site, http, key};
 
 fn names(entries: &[flytrap_chain::history::Entry]) -> Vec<String> {
     let name = |event: &Event| format!("{event:?}").split([' ', '{']).next().unwrap().to_owned();
@@ -85,6 +86,13 @@ async fn a_topics_and_a_wallets_past_are_told_in_full_and_nothing_else() {
     let newest = site.height().await;
     let behind = of(Query { to: Some(newest + 1), ..all.clone() }).await;
     assert!(matches!(behind, Err(HistoryError::Behind { .. })), "{behind:?}");
+    // Who asks again is told by the next one.
+    let fresh = Anvil::start(&[]);
+    let nodes = Rpc::new(vec![http(fresh.port), site.http()]);
+    let until = Query { to: Some(newest), ..all.clone() };
+    let first = history(&nodes, &site.deployment, &until).await;
+    assert!(matches!(first, Err(HistoryError::Behind { newest: 0, .. })), "{first:?}");
+    assert_eq!(history(&nodes, &site.deployment, &until).await.unwrap().len(), broker.len());
 
     let enough = of(Query { most: Some(7), ..all.clone() }).await;
     assert_eq!(enough.unwrap().len(), 7);
