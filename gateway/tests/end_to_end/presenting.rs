@@ -251,6 +251,7 @@ fn mosquitto_pub_carries_a_token_in_properties_and_in_the_method() -> Result<()>
 fn paho_and_mqtt_js_carry_a_token_in_properties_and_in_the_method() -> Result<()> {
     run(async {
         let stage = stage().await?;
+        let spy = stage.site.spy("open/#").await?;
         for library in Library::ALL {
             for n in 0..2 {
                 let login = stage.publisher(&format!("{library:?}-{n}"))?;
@@ -272,8 +273,9 @@ fn paho_and_mqtt_js_carry_a_token_in_properties_and_in_the_method() -> Result<()
                 more["password"] = serde_json::Value::Null;
                 let connack = client.connect(&stage.target(true)?, V5, &nobody, more).await?;
                 assert_eq!(connack["code"], 0, "{library:?} {n}");
-                // Accepted, and nobody has subscribed.
-                assert_eq!(client.publish("open/foreign", "x", 1, false).await?, 0x10);
+                let payload = format!("{library:?} {n}");
+                assert_eq!(client.publish("open/foreign", &payload, 1, false).await?, 0);
+                spy.until(PATIENCE, |heard| heard.payload == payload.as_bytes()).await?;
             }
         }
         Ok(())
