@@ -105,9 +105,18 @@ pub(super) struct Slot(NonZeroU32);
 impl Slot {
     pub(super) const FIRST: Self = Self(NonZeroU32::MIN);
 
+    /// The slot with this number, if it is one.
+    pub(super) fn new(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).filter(|number| number.get() < 1 << 31).map(Self)
+    }
+
+    pub(super) const fn get(self) -> u32 {
+        self.0.get()
+    }
+
     /// The next one, until 2^31 are used up.
     pub(super) fn next(self) -> Option<Self> {
-        self.0.checked_add(1).filter(|next| next.get() < 1 << 31).map(Self)
+        Self::new(self.get() + 1)
     }
 
     pub(super) const fn with(self, right: Right) -> SlotRight {

@@ -7,6 +7,7 @@
 //! times as long to read at that size, and six times with a hundred.
 
 use std::hash::{DefaultHasher, Hasher};
+use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -66,6 +67,40 @@ impl<E: Entry> Table<E> {
         Self { fresh: share + share / 3 + 2, ..Self::with_bits(bits) }
     }
 
+    /// A table of about so many entries. In the order of [`Self::iter`] each of its leaves is made once, as large as it has to be; a table
+    /// that grew with them would crowd them into its first leaves.
+    ///
+    /// # Errors
+    /// The first of `entries`.
+    pub(crate) fn collect(
+        count: usize,
+        entries: impl Iterator<Item = io::Result<E>>,
+    ) -> io::Result<Self> {
+        let mut table = Self::sized_for(count);
+        let (mut at, mut crowd) = ((0, 0), Vec::new());
+        for entry in entries {
+            let entry = entry?;
+            let place = table.place(entry.hash());
+            if place != at {
+                table.put_crowd(at, &mut crowd);
+                at = place;
+            }
+            crowd.push(entry);
+        }
+        table.put_crowd(at, &mut crowd);
+        Ok(table)
+    }
+
+    /// Puts entries that belong to one leaf into it.
+    fn put_crowd(&mut self, (way, at): (usize, usize), crowd: &mut Vec<E>) {
+        let slots = crowd.len() + crowd.len() / 3 + 2;
+        let branch = Arc::make_mut(&mut Arc::make_mut(&mut self.root)[way]);
+        branch[at].get_or_insert_with(|| empty(slots));
+        for entry in crowd.drain(..) {
+            self.put_in_leaf(entry);
+        }
+    }
+
     fn with_bits(bits: u32) -> Self {
         let ways = 1 << (bits / 2);
         let branch: Branch<E> = Arc::from(vec![None; ways]);
@@ -108,7 +143,7 @@ impl<E: Entry> Table<E> {
         let hash = entry.hash();
         let (way, at) = self.place(hash);
         let branch = Arc::make_mut(&mut Arc::make_mut(&mut self.root)[way]);
-        let leaf = branch[at].get_or_insert_with(|| Arc::from(vec![None; self.fresh]));
+        let leaf = branch[at].get_or_insert_with(|| empty(self.fresh));
         let mut found = find(leaf, hash, |held| held.is_same(&entry));
         // A long walk over a leaf that is nearly empty means equal hashes, which more room would not part.
         while match found {
@@ -173,6 +208,10 @@ impl<E: Entry> Table<E> {
         let half = self.bits / 2;
         (index >> half, index & ((1 << half) - 1))
     }
+}
+
+fn empty<E>(slots: usize) -> Leaf<E> {
+    std::iter::repeat_with(|| None).take(slots).collect()
 }
 
 /// Where in a leaf of `slots` the walk for a hash starts.
@@ -297,6 +336,25 @@ mod tests {
                 prop_assert_eq!(contents(&table), model);
             }
         }
+    }
+
+    #[test]
+    fn collected_in_any_order_it_is_what_it_was() {
+        let mut table = Table::new();
+        for key in 0..2_000 {
+            table.put(Pair(key, key.into()));
+        }
+        let in_order: Vec<Pair> = table.iter().cloned().collect();
+        let by_key: Vec<Pair> = contents(&table).into_iter().map(|(key, n)| Pair(key, n)).collect();
+        let twice = [in_order.clone(), by_key.clone()].concat();
+        for (hint, entries) in
+            [(2_000, in_order), (2_000, by_key), (0, twice.clone()), (1 << 40, twice)]
+        {
+            let collected = Table::collect(hint, entries.into_iter().map(Ok)).unwrap();
+            assert_eq!(contents(&collected), contents(&table));
+        }
+        let torn = [Ok(Pair(1, 1)), Err(io::ErrorKind::UnexpectedEof.into())];
+        assert!(Table::collect(2, torn.into_iter()).is_err());
     }
 
     #[test]
