@@ -456,8 +456,8 @@ impl Branch {
 
     /// Its headers, lowest first.
     #[must_use]
-    pub fn headers(&self) -> &VecDeque<Header> {
-        &self.headers
+    pub fn into_headers(self) -> Vec<Header> {
+        self.headers.into()
     }
 }
 

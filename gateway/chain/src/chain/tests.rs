@@ -118,9 +118,9 @@ fn follow(chain: &mut Chain, canonical: &[Block]) -> Result<usize, Joined> {
             Joined::At(ancestor) => break ancestor,
             Joined::Needs { from, to } => {
                 assert!(from <= to && to - from < MAX_STEP && to < head.height);
-                let before = branch.headers().len();
+                let before = branch.headers.len();
                 branch.extend_down(chain, (from..=to).rev().map(by_number)).unwrap();
-                assert!(branch.headers().len() > before, "no progress");
+                assert!(branch.headers.len() > before, "no progress");
             }
             Joined::TooDeep => return Err(Joined::TooDeep),
         }

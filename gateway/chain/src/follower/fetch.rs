@@ -1,7 +1,7 @@
 //! Headers and logs from a node, each checked against the others before anything believes them.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     ops::RangeInclusive,
 };
 
@@ -143,9 +143,9 @@ pub(super) async fn headers(
 pub(super) async fn blocks(
     node: &Node,
     scope: &Scope,
-    headers: &VecDeque<Header>,
+    headers: &[Header],
 ) -> Result<Vec<Block>, Trouble> {
-    let (Some(first), Some(last)) = (headers.front(), headers.back()) else {
+    let (Some(first), Some(last)) = (headers.first(), headers.last()) else {
         return Ok(Vec::new());
     };
     if scope.proof == Proof::Receipts {
@@ -188,7 +188,7 @@ pub(super) async fn blocks(
 async fn proven_blocks(
     node: &Node,
     scope: &Scope,
-    headers: &VecDeque<Header>,
+    headers: &[Header],
 ) -> Result<Vec<Block>, Trouble> {
     stream::iter(headers)
         .map(|header| async move {
@@ -209,11 +209,7 @@ async fn proven_blocks(
         .await
 }
 
-async fn one_by_one(
-    node: &Node,
-    scope: &Scope,
-    headers: &VecDeque<Header>,
-) -> Result<Vec<Log>, Trouble> {
+async fn one_by_one(node: &Node, scope: &Scope, headers: &[Header]) -> Result<Vec<Log>, Trouble> {
     let each: Vec<Vec<Log>> = stream::iter(headers)
         .map(|header| node.logs(scope, json!({"blockHash": header.hash})))
         .buffered(AT_ONCE)

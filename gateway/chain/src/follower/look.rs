@@ -17,8 +17,10 @@ const MAX_AHEAD: u64 = 3;
 /// How long a look may take where another node may be quicker: as long as a mirror stays fresh by default. Each that takes longer doubles it,
 /// so that a long way that is honest is gone to its end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// Most old blocks that are proven one by one before they are taken in.
+/// Most old blocks whose headers are read before the first of them is taken in.
 const PROVEN_AT_ONCE: u64 = 256;
+/// Most blocks of which everything is in memory before the first of them is taken in: each is one answer, which a node can fill to its bound.
+const PIECE: usize = 16;
 /// So many complete readings without the broker's creation are no coincidence.
 const OWNERLESS: u32 = 3;
 /// So many times over all nodes a head below what is known is taken for a node that is behind.
@@ -230,17 +232,18 @@ impl Follower {
             }
             parent = header.hash;
         }
-        let Some(last) = headers.last().copied() else { return Ok(()) };
-        let blocks = fetch::blocks(node, &scope, &headers.into()).await?;
-        let events: Vec<(Stamp, Event)> = blocks
-            .into_iter()
-            .flat_map(|Block { header, events }| {
-                let stamp = Stamp { height: header.height, time: header.time };
-                events.into_iter().map(move |event| (stamp, event))
-            })
-            .collect();
-        let Some(chain) = &mut self.chain else { return Ok(()) };
-        chain.leap(&last, &events)?;
+        for piece in headers.chunks(PIECE) {
+            let blocks = fetch::blocks(node, &scope, piece).await?;
+            let (Some(chain), Some(last)) = (&mut self.chain, piece.last()) else { return Ok(()) };
+            let events: Vec<(Stamp, Event)> = blocks
+                .into_iter()
+                .flat_map(|Block { header, events }| {
+                    let stamp = Stamp { height: header.height, time: header.time };
+                    events.into_iter().map(move |event| (stamp, event))
+                })
+                .collect();
+            chain.leap(last, &events)?;
+        }
         Ok(())
     }
 
@@ -259,12 +262,13 @@ impl Follower {
         self.rebuild(node).await
     }
 
-    /// Links the head to the chain and takes in what lies between.
+    /// Links the head to the chain and takes in what lies between. Where that ends in the middle nothing is published, and the next look
+    /// goes on from there, or back.
     async fn join(&mut self, node: &Node, head: Header) -> Result<(), Trouble> {
         let Some(chain) = &self.chain else { return Ok(()) };
         let scope = self.scope();
         let mut branch = Branch::new(head);
-        let ancestor = loop {
+        let mut ancestor = loop {
             match chain.join(&branch) {
                 Joined::At(ancestor) => break ancestor,
                 Joined::Needs { from, to } => {
@@ -274,17 +278,18 @@ impl Follower {
                 Joined::TooDeep => return self.rebuild(node).await,
             }
         };
-        // A node that changes its chain is found out before the first of its blocks counts, at no cost of time.
-        let (blocks, ()) = futures::try_join!(
-            fetch::blocks(node, &scope, branch.headers()),
-            self.check_chain_id(node)
-        )?;
-        let Some(chain) = &mut self.chain else { return Ok(()) };
-        let orphaned = chain.adopt(ancestor, &blocks)?;
-        if orphaned > 0 {
-            let depth = u64::try_from(orphaned).unwrap_or(u64::MAX);
-            info!(ancestor, orphaned = depth, height = head.height, "chain reorganised");
-            self.health.reorganised(depth);
+        for piece in branch.into_headers().chunks(PIECE) {
+            // A node that changes its chain is found out before the first of its blocks counts, at no cost of time.
+            let (blocks, ()) =
+                futures::try_join!(fetch::blocks(node, &scope, piece), self.check_chain_id(node))?;
+            let (Some(chain), Some(last)) = (&mut self.chain, piece.last()) else { return Ok(()) };
+            let orphaned = chain.adopt(ancestor, &blocks)?;
+            if orphaned > 0 {
+                let depth = u64::try_from(orphaned).unwrap_or(u64::MAX);
+                info!(ancestor, orphaned = depth, height = head.height, "chain reorganised");
+                self.health.reorganised(depth);
+            }
+            ancestor = last.height;
         }
         Ok(())
     }

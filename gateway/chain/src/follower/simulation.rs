@@ -232,6 +232,32 @@ async fn a_node_whose_chain_has_no_end_is_left_for_another_and_what_it_told_is_f
     assert_eq!(run.wrong.lock().unwrap().first(), None);
 }
 
+/// Each answer is bounded; all that lies between two heads is not, if it has to be held until the last of it is there.
+#[tokio::test(start_paused = true)]
+async fn what_is_there_of_a_long_way_to_the_head_is_taken_in_before_the_rest_comes() {
+    let site =
+        Site { nodes: 1, confirmations: 1, quorum: false, prove_history: false, snapshot: false };
+    let (mut random, place) = (StdRng::seed_from_u64(7), tempfile::tempdir().unwrap());
+    let run = Run::new(site, &mut random, place.path());
+    run.ready().await;
+    let before = run.last.lock().unwrap().clone().unwrap();
+    run.nodes[0].set(Fault::HeadersOnly(10));
+    run.world.lock().unwrap().extend(50);
+    sleep(HEALED_WITHIN).await;
+    let now = run.last.lock().unwrap().clone().unwrap();
+    assert_eq!(now.version, before.version, "a part of the way is published");
+    let answered = run.nodes[0].answered();
+    let times = |blocks: std::ops::Range<u64>| -> Vec<usize> {
+        let range = answered.range(before.height + blocks.start..before.height + blocks.end);
+        range.map(|(_, times)| *times).collect()
+    };
+    let (first, rest) = (times(1..33), times(33..41));
+    assert!(first.len() > 9 && first.iter().all(|times| *times == 1), "{first:?}");
+    assert!(rest.iter().any(|times| *times > 1), "it was not asked again: {rest:?}");
+    run.settle().await.unwrap();
+    assert_eq!(run.wrong.lock().unwrap().first(), None);
+}
+
 fn simulate(seed: u64) -> Result<Site, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

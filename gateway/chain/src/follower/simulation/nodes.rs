@@ -1,6 +1,7 @@
 //! Made-up nodes: each sees the tree from a block of its own and answers in one of many wrong ways.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use tokio::time::sleep;
 
 use super::{
     Site,
-    world::{World, deployment, receipt},
+    world::{Block, World, deployment, receipt},
 };
 use crate::{
     bindings::{IAccessMarket, IAuditLog, IBrokerRegistry, ITopicRegistry},
@@ -40,6 +41,8 @@ pub(super) enum Fault {
     Shuffled,
     Altered,
     NoReceipts,
+    /// It has the headers of so many newest blocks, and not yet their receipts.
+    HeadersOnly(u64),
     Garbage,
     Limited,
     Refused,
@@ -83,12 +86,23 @@ pub(super) struct SimulatedNode {
     world: Arc<Mutex<World>>,
     fault: Mutex<Fault>,
     random: Mutex<StdRng>,
+    /// The heights of the blocks that it answered everything of, in that order.
+    answered: Mutex<Vec<u64>>,
 }
 
 impl SimulatedNode {
     pub(super) fn new(world: Arc<Mutex<World>>, seed: u64) -> Self {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Self { world, fault: Mutex::new(Fault::None), random }
+        Self { world, fault: Mutex::new(Fault::None), random, answered: Mutex::default() }
+    }
+
+    /// How often it answered everything of a block, for each height.
+    pub(super) fn answered(&self) -> BTreeMap<u64, usize> {
+        let mut times = BTreeMap::new();
+        for height in self.answered.lock().unwrap().iter() {
+            *times.entry(*height).or_default() += 1;
+        }
+        times
     }
 
     pub(super) fn set(&self, fault: Fault) {
@@ -138,7 +152,12 @@ impl SimulatedNode {
             }
             "eth_getBlockReceipts" => {
                 let block = world.blocks.iter().find(|block| json!(block.hash) == params[0]);
-                block.map_or(Value::Null, |block| {
+                let has = |block: &&Block| match fault {
+                    Fault::HeadersOnly(newest) => block.header.number + newest <= world.height(tip),
+                    _ => true,
+                };
+                block.filter(has).map_or(Value::Null, |block| {
+                    self.answered.lock().unwrap().push(block.header.number);
                     let mut index = 0;
                     let told = block.receipts.iter().enumerate().map(|(at, logs)| {
                         let made = receipt(at, logs);
