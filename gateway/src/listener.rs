@@ -122,17 +122,18 @@ impl Listener {
                 continue;
             };
             accepted_here.inc();
-            let (shared, open_here) = (shared.clone(), open_here.clone());
-            tasks.spawn(async move {
-                let _watch = Watch::begin(shared.metrics.clone(), open_here);
-                // On the heap, so that what only the handshake needs is given back when it is over.
-                let Some((stream, peer, _seat)) = Box::pin(arrival.welcome(&shared)).await else {
-                    return;
-                };
-                session::run(stream, peer, shared).await;
-            });
+            let watch = Watch::begin(shared.metrics.clone(), open_here.clone());
+            tasks.spawn(attend(Box::new(arrival), watch, shared.clone()));
         }
     }
+}
+
+/// One connection to its end. Its arrival comes on the heap: a future keeps the place of what it was handed.
+async fn attend(arrival: Box<Arrival>, watch: Watch, shared: Arc<Shared>) {
+    let _watch = watch;
+    // On the heap, so that what only the handshake needs is given back when it is over.
+    let Some((stream, peer, _seat)) = Box::pin(arrival.welcome(&shared)).await else { return };
+    session::run(stream, peer, shared).await;
 }
 
 /// Errors of `accept` that concern only the connection that was to be accepted.
@@ -197,6 +198,17 @@ fn open_files(limits: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn size_of_task<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There may be tens of thousands of them, mostly idle; with what tokio adds allocators round up to 1,536.
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        let octets = size_of_task(attend);
+        assert!(octets <= 1_408, "{octets} octets");
+    }
 
     #[tokio::test]
     async fn a_panic_in_a_session_is_counted_and_gives_its_seat_back() {
