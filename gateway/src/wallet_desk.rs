@@ -3,9 +3,9 @@
 //! Whoever claims to be a contract wallet can make a gateway ask its node before anything is proved. So there are few such questions
 //! at a time; who comes to a full desk is told to come again, which counts as no failure.
 
+use alloy_primitives::{Address, B256};
 use flytrap_chain::{ChainHealth, ContractWallets};
 use flytrap_policy::Origin;
-use flytrap_policy::credential::WalletQuestion;
 use url::Url;
 
 use crate::seats::Seats;
@@ -44,10 +44,16 @@ impl WalletDesk {
     ///
     /// # Errors
     /// [`Unanswered`].
-    pub async fn ask(&self, origin: Origin, question: &WalletQuestion) -> Result<bool, Unanswered> {
+    pub async fn ask(
+        &self,
+        origin: Origin,
+        wallet: Address,
+        digest: B256,
+        signature: &[u8],
+    ) -> Result<bool, Unanswered> {
         let mut seat = self.seats.take().map_err(|_| Unanswered::Busy)?;
         seat.assign(origin).map_err(|_| Unanswered::Busy)?;
-        let answer = self.wallets.has_signed(question).await;
+        let answer = self.wallets.has_signed(wallet, digest, signature).await;
         answer.map_err(|error| Unanswered::NodeSilent(error.to_string()))
     }
 }

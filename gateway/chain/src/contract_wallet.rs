@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use alloy::primitives::{Bytes, FixedBytes};
+use alloy::primitives::{Address, B256, Bytes, FixedBytes};
 use alloy::sol_types::SolCall;
-use flytrap_policy::credential::WalletQuestion;
 use serde_json::json;
 use tokio::time::timeout;
 use url::Url;
@@ -65,14 +64,16 @@ impl ContractWallets {
     ///
     /// # Errors
     /// [`RpcError`] if no node could say within two seconds: nobody's fault but ours.
-    pub async fn has_signed(&self, question: &WalletQuestion) -> Result<bool, RpcError> {
-        let call = isValidSignatureCall {
-            hash: question.digest,
-            signature: Bytes::copy_from_slice(&question.signature),
-        };
+    pub async fn has_signed(
+        &self,
+        wallet: Address,
+        digest: B256,
+        signature: &[u8],
+    ) -> Result<bool, RpcError> {
+        let call =
+            isValidSignatureCall { hash: digest, signature: Bytes::copy_from_slice(signature) };
         let data = Bytes::from(call.abi_encode());
-        let params =
-            json!([{ "to": question.wallet, "data": data, "gas": format!("{GAS:#x}") }, "latest"]);
+        let params = json!([{ "to": wallet, "data": data, "gas": format!("{GAS:#x}") }, "latest"]);
         let method = "eth_call";
         match timeout(DEADLINE, self.rpc.call::<Bytes>(method, params)).await {
             Ok(Ok(answer)) => Ok(is_magic(&answer)),

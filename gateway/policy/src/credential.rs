@@ -32,7 +32,8 @@ use zeroize::Zeroizing;
 
 pub use device::{DEVICE_PASSWORD_CHARS, DeviceKey, device_key, device_password};
 pub use digest::{
-    Challenge, Site, challenge_digest, token_digest, wallet_challenge_digest, wallet_token_digest,
+    Challenge, Site, challenge_digest, name_request_digest, token_digest, wallet_challenge_digest,
+    wallet_token_digest,
 };
 pub use presented::{ADDRESS_PROPERTY, METHOD, Presented, TOKEN_PROPERTY};
 
@@ -475,7 +476,8 @@ fn address_of(user_name: &str) -> Option<Address> {
     (!address.is_zero()).then_some(address)
 }
 
-fn recover(signature: &[u8], digest: &B256) -> Result<Address, Refusal> {
+/// The key that made the signature, in the one form that there is.
+pub(crate) fn recover(signature: &[u8], digest: &B256) -> Result<Address, Refusal> {
     let signature: &[u8; SIGNATURE_OCTETS] =
         signature.try_into().map_err(|_| Refusal::Signature)?;
     let is_odd = match signature[64] {

@@ -37,6 +37,8 @@ pub(crate) struct Terms {
     pub(crate) basis: Basis,
     pub(crate) retain: bool,
     pub(crate) sensitive: bool,
+    /// How many of the name's first octets are a hidden name.
+    pub(crate) veiled: u16,
     pub(crate) topic: Option<(B256, u64)>,
     pub(crate) until: u64,
     pub(crate) height: u64,
@@ -83,6 +85,13 @@ impl Permit {
     #[must_use]
     pub const fn is_sensitive(&self) -> bool {
         self.0.sensitive
+    }
+
+    /// How many octets the name begins with that must be written down nowhere: the hidden name of the governing topic,
+    /// 0 where that is not hidden.
+    #[must_use]
+    pub fn veiled(&self) -> usize {
+        self.0.veiled.into()
     }
 
     /// The second from which it would be refused, by the end of the grant or of the proof, if nothing changes on

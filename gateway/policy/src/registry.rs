@@ -16,6 +16,7 @@ mod judge;
 mod names;
 mod store;
 mod table;
+mod told;
 
 use std::sync::Arc;
 
@@ -50,8 +51,8 @@ pub struct Registry {
     /// Origin bans that have ended are dropped when there are this many.
     origin_bans_sweep_at: usize,
     parties: Table<Party>,
-    /// Every topic, those included that have a hidden name, or one that no contract registers, and therefore govern
-    /// nothing.
+    /// Every topic as the chain tells it, those included that have a hidden name, or one that no contract registers, and
+    /// therefore govern nothing.
     by_id: Table<ById>,
     /// The names at which something begins, by their hash and in their order.
     by_name: Table<ByName>,
@@ -197,7 +198,7 @@ impl Registry {
     }
 
     /// The topic that governs a name: the longest registered prefix of whole levels, octet by octet. Hidden topics
-    /// are left out.
+    /// are left out, but for those whose names were told.
     #[must_use]
     #[inline]
     pub fn governing(&self, name: &str) -> Option<&Topic> {
@@ -222,9 +223,9 @@ impl Registry {
         rule
     }
 
-    /// All topics that have a name, in the order of the names.
+    /// All topics whose names are on chain, in the order of the names.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.in_order.values().filter_map(Place::registered)
+        self.in_order.values().filter_map(Place::registered).filter(|topic| topic.hidden.is_none())
     }
 
     /// All topics that have a hidden name, in no order that means anything.
@@ -232,9 +233,9 @@ impl Registry {
         self.by_id.iter().map(|held| &*held.0).filter(|topic| topic.hidden.is_some())
     }
 
-    /// The topics below a name (not at it), in the order of their names; all of them for the empty name.
+    /// Those of [`Registry::topics`] below a name (not at it); all of them for the empty name.
     pub fn topics_below(&self, name: &str) -> impl Iterator<Item = &Topic> {
-        self.places_below(name).filter_map(Place::registered)
+        self.places_below(name).filter_map(Place::registered).filter(|topic| topic.hidden.is_none())
     }
 
     fn places_below(&self, name: &str) -> impl Iterator<Item = &Place> {

@@ -10,7 +10,9 @@ use flytrap_mqtt::topic::Filter;
 use crate::credential::Refusal;
 use crate::permit::Terms;
 use crate::registry::Shape;
-use crate::{Concern, Country, Denial, Dialect, FilterPermit, Permit, Reach, Registry, Right};
+use crate::{
+    Concern, Country, Denial, Dialect, FilterPermit, Names, Permit, Reach, Registry, Right, Topic,
+};
 
 /// What to do with names that no registered topic governs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -157,6 +159,7 @@ impl View {
                     basis: verdict.basis,
                     retain: traits.is_none_or(|traits| traits.retain),
                     sensitive: traits.is_some_and(|traits| traits.sensitive),
+                    veiled: verdict.topic.map_or(0, Topic::veiled),
                     topic: verdict.topic.map(|topic| (topic.id, topic.epoch)),
                     until: verdict.until.min(standing),
                     height: self.height,
@@ -169,8 +172,20 @@ impl View {
             terms.until = terms.until.min(settled.until);
             terms.retain &= settled.retain;
             terms.sensitive |= settled.sensitive;
+            terms.veiled = terms.veiled.max(settled.veiled);
         }
         Ok(Permit(terms))
+    }
+
+    /// The same view with what is known of hidden names. One that is known governs from both states on, as its topic does.
+    #[must_use]
+    pub fn with_names(&self, names: &Names) -> Self {
+        let head = Arc::new(self.head.with_names(names));
+        let settled = match self.settled_apart() {
+            None => Arc::clone(&head),
+            Some(settled) => Arc::new(settled.with_names(names)),
+        };
+        Self { settled, head, concern: self.concern.clone(), ..*self }
     }
 
     /// Judges one topic filter as it stands in a SUBSCRIBE, `$share/<group>/` included.
@@ -284,7 +299,7 @@ impl View {
     }
 
     #[inline]
-    fn settled_apart(&self) -> Option<&Registry> {
+    pub(crate) fn settled_apart(&self) -> Option<&Registry> {
         (!Arc::ptr_eq(&self.head, &self.settled)).then_some(&*self.settled)
     }
 }

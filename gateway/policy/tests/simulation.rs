@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256};
@@ -11,8 +12,8 @@ use common::model::Model;
 use common::*;
 use flytrap_mqtt::topic::matches;
 use flytrap_policy::{
-    Action, Concern, CountryMode, Denial, Event, NamingPolicy, Offer, OfferMode, Options,
-    Principal, Reach, Registry, Right, Stamp, Traits, Ungoverned, View, Wildcards,
+    Action, Concern, CountryMode, Denial, Event, NameEntry, Names, NamingPolicy, Offer, OfferMode,
+    Options, Principal, Reach, Registry, Right, Stamp, Traits, Ungoverned, View, Wildcards,
 };
 use proptest::prelude::*;
 
@@ -644,6 +645,116 @@ proptest! {
                 let mut both = decided(&before).into_iter().zip(decided(&after));
                 let is_same = both.all(|(before, after)| before == after || before.is_none());
                 prop_assert!(is_same || concern.includes(&who), "{event:?} and {who:?}");
+            }
+        }
+    }
+}
+/// The history in which some hidden topics were registered under names that everybody reads.
+fn as_if_named(model: &Model, told: &BTreeMap<B256, (u64, String)>) -> Model {
+    let mut facts = model.facts.clone();
+    for (event, _) in &mut facts {
+        match event {
+            Event::HiddenTopicRegistered {
+                topic_id,
+                owner,
+                epoch,
+                traits,
+                publish_offer,
+                subscribe_offer,
+                ..
+            } if told.get(topic_id).is_some_and(|(of, _)| of == epoch) => {
+                let (_, name) = &told[topic_id];
+                // Under its own id, so that what was hidden below it finds it.
+                *event = Event::TopicRegistered {
+                    broker_id: BROKER,
+                    topic_id: *topic_id,
+                    owner: *owner,
+                    epoch: *epoch,
+                    name: name.clone(),
+                    traits: *traits,
+                    publish_offer: *publish_offer,
+                    subscribe_offer: *subscribe_offer,
+                };
+            }
+            Event::TopicDeleted { topic_id: id, epoch, .. }
+                if told.get(id).is_some_and(|(of, _)| of == epoch) =>
+            {
+                *id = topic_id(&told[id].1);
+            }
+            _ => (),
+        }
+    }
+    Model { facts }
+}
+
+/// Some of the hidden topics there are, each with a name below that of the topic above it that nobody else has.
+fn some_told(chain: &Chain, then: &Model, which: u16) -> BTreeMap<B256, (u64, String)> {
+    let mut told: BTreeMap<B256, (u64, String)> = BTreeMap::new();
+    let hidden = chain.model.hidden();
+    for (at, topic) in hidden.iter().enumerate() {
+        let parent = chain.head().topic_by_id(topic.id).unwrap().hidden.clone().unwrap();
+        let above = match parent.is_nested(BROKER) {
+            false => topic.below.clone(),
+            true => match told.get(&parent.parent_id) {
+                Some((_, name)) => name.clone(),
+                None => continue,
+            },
+        };
+        let name = format!("{above}/{}", if at % 2 == 0 { "b" } else { "h" });
+        let is_taken = told.values().any(|(_, other)| *other == name)
+            || [&chain.model, then].iter().any(|model| model.topic(&name).is_some());
+        if which >> (at % 16) & 1 == 1 && !is_taken {
+            told.insert(topic.id, (topic.epoch, name));
+        }
+    }
+    told
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// A hidden topic whose name is known decides as one that was registered under it; where one that is not known lies below a hidden
+    /// one, less may be allowed and nothing more.
+    #[test]
+    fn hidden_topics_that_are_told_of_decide_as_if_their_names_were_on_chain(
+        steps in prop::collection::vec(some_step(), 1..60),
+        confirmations in 0..3_usize,
+        allow in any::<bool>(),
+        which in any::<u16>(),
+    ) {
+        let ungoverned = if allow { Ungoverned::Allow } else { Ungoverned::Deny };
+        let chain = Chain::followed(&steps);
+        let (view, then) = chain.view(confirmations, Options { ungoverned, ..Options::default() });
+        let told = some_told(&chain, &then, which);
+        let names: Names = told
+            .iter()
+            .map(|(id, (epoch, name))| {
+                (*id, NameEntry { epoch: *epoch, at: 1, name: Some(name.as_str().into()) })
+            })
+            .collect();
+        let digests = (view.head.digest(), view.settled.digest());
+        let view = view.with_names(&names);
+        prop_assert_eq!(digests, (view.head.digest(), view.settled.digest()));
+        let models = [&chain.model, &then].map(|model| as_if_named(model, &told));
+        let strays = |state: &Registry| {
+            state.hidden_topics().any(|topic| {
+                topic.hidden.as_ref().unwrap().is_nested(BROKER) && !told.contains_key(&topic.id)
+            })
+        };
+        let is_exact = !strays(&view.head) && !strays(&view.settled);
+        let mut asked = names_to_ask();
+        for (_, name) in told.values() {
+            asked.extend([name.clone(), format!("{name}/x"), format!("{name}x"), format!("{name}/b/c")]);
+        }
+        let now = chain.at.time;
+        for who in principals() {
+            for name in &asked {
+                for action in ACTIONS {
+                    let wanted = models.iter().all(|model| model.allows(&who, action, name, now, ungoverned));
+                    let answer = view.authorize(&who, action, name, now);
+                    prop_assert!(!answer.is_ok() || wanted, "{:?} {:?} {} {:?}", who, action, name, told);
+                    prop_assert!(!is_exact || !wanted || answer.is_ok(), "{:?} {:?} {} {:?} {:?}", who, action, name, told, answer);
+                }
             }
         }
     }

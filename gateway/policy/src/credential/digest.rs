@@ -6,6 +6,8 @@
 
 use alloy_primitives::{Address, B256, Keccak256, U256, b256, keccak256};
 
+use crate::{NameRequest, NameWish};
+
 /// `keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract,bytes32 salt)")`.
 const DOMAIN_TYPE: B256 =
     b256!("0xd87cd6ef79d4e2b95e15ce8abf732db51ec771f1ca2edccf22a46c729ac56472");
@@ -27,6 +29,13 @@ const CHALLENGE_TYPE: B256 =
 /// `keccak256("WalletChallenge(address wallet,string clientId,bytes32 nonce,string server)")`.
 const WALLET_CHALLENGE_TYPE: B256 =
     b256!("0xa09d3b984ac2126f2babcf282a54a6129f058356457470447d359c1fbdb553e4");
+
+/// `keccak256("DiscloseName(address owner,bytes32 topicId,uint64 epoch,bytes32 salt,string name,uint64 issuedAt,uint64 expiresAt)")`.
+const DISCLOSE_TYPE: B256 =
+    b256!("0x4f1f131e365199c432d115a2ab3c70ab1b9de5877e0100865becd803fcfece93");
+/// `keccak256("EraseName(address owner,bytes32 topicId,uint64 epoch,uint64 issuedAt,uint64 expiresAt)")`.
+const ERASE_TYPE: B256 =
+    b256!("0xedf32bf451b320642e8778f65cdf528d79065e7f2bbc76cde75286c8c48096af");
 
 /// The place a proof is made for: none counts at another broker, contract or chain.
 ///
@@ -110,6 +119,21 @@ pub fn wallet_challenge_digest(site: &Site, wallet: Address, challenge: &Challen
     let (client_id, server) = (keccak256(challenge.client_id), keccak256(challenge.server));
     let wallet = wallet.into_word();
     site.digest(hash(&[WALLET_CHALLENGE_TYPE, wallet, client_id, challenge.nonce, server]))
+}
+
+/// The digest that the owner of a hidden topic signs for the gateways of a broker, whoever the owner is.
+#[must_use]
+pub fn name_request_digest(site: &Site, request: &NameRequest<'_>) -> B256 {
+    let (owner, topic_id, epoch) =
+        (request.owner.into_word(), request.topic_id, number(request.epoch));
+    let times = [number(request.issued_at), number(request.expires_at)];
+    site.digest(match &request.wish {
+        NameWish::Disclose { salt, name } => {
+            let name = keccak256(name);
+            hash(&[DISCLOSE_TYPE, owner, topic_id, epoch, *salt, name, times[0], times[1]])
+        }
+        NameWish::Erase => hash(&[ERASE_TYPE, owner, topic_id, epoch, times[0], times[1]]),
+    })
 }
 
 fn hash(words: &[B256]) -> B256 {

@@ -351,8 +351,10 @@ impl Registry {
         }
         self.next_slot = self.next_slot.next().ok_or(Inconsistent::TooManyTopics)?;
         if let Some(hidden) = &topic.hidden {
+            let nested = u32::from(hidden.is_nested(self.broker_id));
             self.change_place(&hidden.below, |place| {
                 place.hidden_below = place.hidden_below.saturating_add(1);
+                place.nested_below = place.nested_below.saturating_add(nested);
             });
         }
         self.put_topic(topic);
@@ -374,14 +376,16 @@ impl Registry {
         let topic = Arc::new(topic);
         if is_topic_name(&topic.name) {
             // Hidden topics below outlive a deletion, and are still below what is registered again.
-            let hidden_below = self.in_order.get(&topic.name).map_or(0, |place| place.hidden_below);
+            let there = self.in_order.get(&topic.name);
+            let (hidden_below, nested_below) =
+                there.map_or((0, 0), |place| (place.hidden_below, place.nested_below));
             let topic = Arc::clone(&topic);
-            self.put_place(Place { topic, is_registered: true, hidden_below });
+            self.put_place(Place { topic, is_registered: true, hidden_below, nested_below });
         }
         self.by_id.put(ById(topic));
     }
 
-    fn change_place(&mut self, name: &str, change: impl FnOnce(&mut Place)) {
+    pub(super) fn change_place(&mut self, name: &str, change: impl FnOnce(&mut Place)) {
         if let Some(place) = self.in_order.get(name) {
             let mut place = place.clone();
             change(&mut place);
@@ -410,12 +414,19 @@ impl Registry {
         self.by_id.remove(id_hash(topic_id), |held| held.0.id == topic_id);
         match hidden {
             None => self.change_place(&name, |place| place.is_registered = false),
-            Some(hidden) => self.change_place(&hidden.below, |place| {
-                place.hidden_below = place.hidden_below.saturating_sub(1);
-            }),
+            Some(hidden) => self.uncount(&hidden),
         }
         self.dead.insert(slot);
         Ok(())
+    }
+
+    /// Counts a hidden topic no longer among those that lie somewhere below a known name.
+    pub(super) fn uncount(&mut self, hidden: &Hidden) {
+        let nested = u32::from(hidden.is_nested(self.broker_id));
+        self.change_place(&hidden.below, |place| {
+            place.hidden_below = place.hidden_below.saturating_sub(1);
+            place.nested_below = place.nested_below.saturating_sub(nested);
+        });
     }
 
     /// Frees what deleted topics left behind, a little with each event, so that no event is slow. A round goes over

@@ -3,8 +3,9 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 
+use super::names::topic_id;
 use super::table::{Entry, stranger_hash};
 use crate::{CountryRule, Offer, Right, Traits};
 
@@ -13,7 +14,7 @@ use crate::{CountryRule, Offer, Right, Traits};
 pub struct Topic {
     /// `keccak256(abi.encode(brokerId, name))`; see [`hidden_topic_id`](crate::hidden_topic_id) for a hidden one.
     pub id: B256,
-    /// Its name, empty while it is hidden.
+    /// Its name; where that is hidden, empty unless it was told.
     pub name: Arc<str>,
     /// What is known instead of the name, if that is hidden.
     pub hidden: Option<Hidden>,
@@ -35,6 +36,14 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// Octets of its name if that is hidden and was told.
+    pub(crate) fn veiled(&self) -> u16 {
+        match self.hidden {
+            None => 0,
+            Some(_) => u16::try_from(self.name.len()).unwrap_or(u16::MAX),
+        }
+    }
+
     /// Terms for one right.
     #[must_use]
     pub const fn offer(&self, right: Right) -> &Offer {
@@ -56,6 +65,14 @@ pub struct Hidden {
     pub below: Arc<str>,
 }
 
+impl Hidden {
+    /// Whether the topic below whose name it lies is hidden itself.
+    #[must_use]
+    pub fn is_nested(&self, broker_id: U256) -> bool {
+        self.parent_id != topic_id(broker_id, &self.below)
+    }
+}
+
 /// A name at which something begins: a topic, or names that hidden topics may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
@@ -64,6 +81,8 @@ pub(super) struct Place {
     pub(super) is_registered: bool,
     /// How many hidden topics have this name as the nearest one above that is known. They outlive the topic.
     pub(super) hidden_below: u32,
+    /// How many of these were registered below another hidden one.
+    pub(super) nested_below: u32,
 }
 
 impl Place {

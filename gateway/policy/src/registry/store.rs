@@ -151,8 +151,9 @@ impl Registry {
                 return Err(invalid("a place that is registered and is not"));
             }
             let topic = known.unwrap_or_else(|| Arc::new(told));
-            registry.put_place(Place { topic, is_registered, hidden_below });
+            registry.put_place(Place { topic, is_registered, hidden_below, nested_below: 0 });
         }
+        registry.count_nested();
         let slot = |place: u32| {
             let at = usize::try_from(place).ok().and_then(|at| slots.get(at));
             at.copied().ok_or_else(|| invalid("something of a topic that is not there"))
@@ -181,9 +182,22 @@ impl Registry {
         topics.retain(|topic| is_topic_name(&topic.name));
         topics.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         for topic in topics {
-            self.put_place(Place { topic, is_registered: true, hidden_below: 0 });
+            let (hidden_below, nested_below) = (0, 0);
+            self.put_place(Place { topic, is_registered: true, hidden_below, nested_below });
         }
         Ok(())
+    }
+
+    /// How many of the hidden topics below a name were registered below another hidden one is derived from them.
+    fn count_nested(&mut self) {
+        let all = self.hidden_topics().filter_map(|topic| topic.hidden.as_ref());
+        let nested = all.filter(|hidden| hidden.is_nested(self.broker_id));
+        let above: Vec<_> = nested.map(|hidden| Arc::clone(&hidden.below)).collect();
+        for name in above {
+            self.change_place(&name, |place| {
+                place.nested_below = place.nested_below.saturating_add(1);
+            });
+        }
     }
 }
 
