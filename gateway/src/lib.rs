@@ -2,7 +2,7 @@
 //!
 //! A connection comes in through [`listener`], is unwrapped and passes the [`door`] in [`arrival`], and becomes a [`session`], which
 //! decides about each packet from the [`mirror`] and moves octets between client and broker ([`upstream`], chosen by [`upstreams`]). The
-//! mirror is written by the chain follower alone; what sessions have to tell the chain they leave in the [`outbox`]. Where tokens count
+//! mirror says what the chain follower sees, and with it the [`hidden_names`] that owners told; what sessions have to tell the chain they leave in the [`outbox`]. Where tokens count
 //! once, those that did are in [`used_tokens`]; where contract wallets are taken, they are asked at the [`wallet_desk`]. What a
 //! client does after its proof is held against it by [`conduct`]; who is banned, by whatever, stands in [`bans`]. Where a
 //! client is, [`countries`] says. [`server`] starts and stops
@@ -21,6 +21,8 @@ pub mod door;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod health;
+pub mod hidden_names;
+pub mod kept_rows;
 pub mod listener;
 pub mod log_budget;
 pub mod metrics;

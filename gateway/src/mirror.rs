@@ -1,16 +1,17 @@
 //! What the gateway knows of the chain: one consistent view, swapped as a whole.
 //!
-//! The follower is the only writer ([`MirrorWriter`]); sessions hold the [`Mirror`] and read without waiting. A session
+//! There is one writer ([`MirrorWriter`]): the follower gives it what the chain says, [`HiddenNames`](crate::hidden_names) what owners
+//! have told of hidden names, and it lays the one over the other. Sessions hold the [`Mirror`] and read without waiting. A session
 //! that sleeps is woken through [`Mirror::changed`] when something it stands on may have changed. How far the view can
 //! be trusted is a question of age, and [`Mirror::fitness`] answers it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
 use flytrap_chain::ChainHealth;
-use flytrap_policy::{Concern, Options, Registry, View};
+use flytrap_policy::{Concern, Names, Options, Registry, View};
 use tokio::sync::watch;
 
 use crate::config::ChainConfig;
@@ -102,9 +103,52 @@ impl Moment {
     }
 }
 
-/// The one handle that changes the mirror; the follower holds it.
+/// The one handle that changes the mirror.
 #[derive(Debug)]
-pub struct MirrorWriter(Arc<Mirror>);
+pub struct MirrorWriter {
+    mirror: Arc<Mirror>,
+    sources: Mutex<Sources>,
+}
+
+/// What the mirror's view is made of.
+#[derive(Debug, Default)]
+struct Sources {
+    /// As the chain has it.
+    chain: Option<Arc<View>>,
+    names: Names,
+    /// How often the names have changed: the view's version counts that too.
+    changes: u64,
+    /// States of the chain and what was made of them: most blocks change neither.
+    made: Option<Made>,
+    /// The version that is shown, and whom it concerns.
+    shown: Option<(u64, Concern)>,
+}
+
+#[derive(Debug)]
+struct Made {
+    of: Arc<View>,
+    named: View,
+}
+
+impl Sources {
+    /// The view that both make together.
+    fn joined(&mut self) -> Option<View> {
+        let chain = self.chain.as_ref()?;
+        let version = chain.version + self.changes;
+        if self.names.count() == 0 {
+            return Some(View { version, ..View::clone(chain) });
+        }
+        let is_same = |made: &Made| {
+            Arc::ptr_eq(&made.of.head, &chain.head) && Arc::ptr_eq(&made.of.settled, &chain.settled)
+        };
+        let made = self.made.take().filter(is_same);
+        let made = made
+            .unwrap_or_else(|| Made { of: chain.clone(), named: chain.with_names(&self.names) });
+        let (head, settled) = (made.named.head.clone(), made.named.settled.clone());
+        self.made = Some(made);
+        Some(View { version, head, settled, ..View::clone(chain) })
+    }
+}
 
 impl Mirror {
     /// An empty mirror, unsynced until the writer gives it the first view.
@@ -132,7 +176,7 @@ impl Mirror {
                 max_head_age: config.max_head_age,
             },
         });
-        (mirror.clone(), MirrorWriter(mirror))
+        (mirror.clone(), MirrorWriter { mirror, sources: Mutex::default() })
     }
 
     /// The newest view, to keep.
@@ -202,13 +246,40 @@ impl Mirror {
 }
 
 impl MirrorWriter {
-    /// Makes `view` the one that decisions are taken from.
+    /// Makes what the chain says now, as the follower sees it, what decisions are taken from.
     pub fn publish(&self, view: Arc<View>) {
-        let mirror = &self.0;
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.chain = Some(view);
+        if let Some(mut view) = sources.joined() {
+            // A block that changes nothing has the concern of the version that there is already.
+            if let Some((_, concern)) = sources.shown.take_if(|(shown, _)| *shown == view.version) {
+                view.concern = concern;
+            }
+            sources.shown = Some((view.version, view.concern.clone()));
+            self.show(view);
+        }
+    }
+
+    /// Makes these the hidden names that are known. When it returns, no decision is taken without them any more, and all sessions are
+    /// told to judge again.
+    pub fn know(&self, names: Names) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.names = names;
+        sources.made = None;
+        sources.changes += 1;
+        if let Some(view) = sources.joined() {
+            sources.shown = Some((view.version, Concern::EVERYONE));
+            self.show(View { concern: Concern::EVERYONE, ..view });
+        }
+    }
+
+    /// Only ever called with the sources locked.
+    fn show(&self, view: View) {
+        let mirror = &self.mirror;
         let (version, time) = (view.version, view.time);
         let first = !mirror.synced.load(Ordering::Acquire);
         let moved = first || version != mirror.version();
-        mirror.view.store(view);
+        mirror.view.store(Arc::new(view));
         mirror.block_time.store(time, Ordering::Relaxed);
         // After the view: whoever sees the new version finds at least the view that belongs to it.
         mirror.version.store(version, Ordering::Release);
@@ -226,6 +297,9 @@ fn wall_clock() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::B256;
+    use flytrap_policy::NameEntry;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -310,6 +384,39 @@ mod tests {
         writer.publish(view(1, 3));
         assert!(changed.has_changed().unwrap(), "a change");
         assert_eq!((mirror.version(), mirror.current().version), (1, 1));
+    }
+
+    fn told(number: u8) -> Names {
+        let entry = NameEntry { epoch: 1, at: 1, name: Some("p/x".into()) };
+        [(B256::repeat_byte(number), entry)].into_iter().collect()
+    }
+
+    #[tokio::test]
+    async fn names_are_in_force_at_once_and_concern_everyone_until_something_else_changes() {
+        let nobody = |version, time| {
+            Arc::new(View { concern: Concern::NOBODY, ..View::clone(&view(version, time)) })
+        };
+        let (mirror, writer) = mirror();
+        writer.know(told(1));
+        assert!(!mirror.is_synced(), "names alone are no view");
+        writer.publish(nobody(4, 1));
+        let mut changed = mirror.changed();
+        assert_eq!((mirror.version(), mirror.current().version), (5, 5));
+        changed.mark_unchanged();
+        writer.know(told(2));
+        assert!(changed.has_changed().unwrap());
+        let seen = mirror.current();
+        assert_eq!((mirror.version(), seen.version), (6, 6));
+        assert_eq!((&seen.concern, seen.height), (&Concern::EVERYONE, 1));
+        // Who has not seen that yet must see it in the next block as well.
+        writer.publish(nobody(4, 2));
+        let next = mirror.current();
+        assert_eq!((next.version, next.time, &next.concern), (6, 2, &Concern::EVERYONE));
+        writer.publish(nobody(5, 3));
+        let last = mirror.current();
+        assert_eq!((last.version, &last.concern), (7, &Concern::NOBODY));
+        writer.know(Names::default());
+        assert_eq!(mirror.version(), 8);
     }
 
     #[tokio::test]

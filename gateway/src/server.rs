@@ -32,13 +32,15 @@ use zeroize::Zeroizing;
 
 use crate::api::{self, Api};
 use crate::audit::{self, Audit, Place, Store, StoreError};
-use crate::bans::{Bans, OnChain, Shelf, Unreadable};
+use crate::bans::{Bans, OnChain, Shelf};
 use crate::conduct::Conduct;
 use crate::config::{self, Config, PseudonymKey, Readers, Recording, Secret};
 use crate::control::{self, Office};
 use crate::countries::{Countries, CountriesCollector};
 use crate::door::Door;
 use crate::health::{self, Vitals, VitalsCollector};
+use crate::hidden_names::{HiddenNames, Known};
+use crate::kept_rows::Unreadable;
 use crate::listener::{BindError, Listener, check_open_files};
 use crate::log_budget::LogBudget;
 use crate::metrics::{Metrics, ReloadLabel};
@@ -95,8 +97,15 @@ pub enum ServerError {
     #[error("{0}; mend it, or remove the file: every token then counts once more")]
     UsedTokens(#[from] Unwritten),
     /// The bans of an earlier run.
-    #[error("{0}; restore it, or remove it: bans of this gateway that are not on chain then end")]
-    Bans(#[from] Unreadable),
+    #[error(
+        "the ban ledger {0}; restore it, or remove it: bans of this gateway that are not on chain then end"
+    )]
+    Bans(Unreadable),
+    /// The hidden names that were told.
+    #[error(
+        "the hidden names {0}; restore it, or remove it: owners then have to tell their names again, and take back again what they had taken back within a day"
+    )]
+    HiddenNames(Unreadable),
     /// Where `flytrap-gateway bans` is answered.
     #[error(
         "control socket in `state_dir`: {0}; make it a directory on a file system that has sockets"
@@ -165,8 +174,11 @@ pub async fn run(
     let mut registry = Registry::with_prefix("flytrap");
     let metrics = Metrics::register(&mut registry);
     let (mirror, writer) = Mirror::new(&config.chain, config.access);
-    let follower =
-        Follower::new(follower_config(&config, &deployment), move |view| writer.publish(view));
+    let mirror_writer = Arc::new(writer);
+    let follower = Follower::new(follower_config(&config, &deployment), {
+        let writer = mirror_writer.clone();
+        move |view| writer.publish(view)
+    });
     let (chain_health, sight) = (follower.health(), follower.sight());
     mirror.trust(chain_health.clone());
 
@@ -185,7 +197,8 @@ pub async fn run(
     let submitter_health = submitter.as_ref().map(|(_, handle)| handle.health());
     let gateway = submitter.as_ref().map_or(Address::ZERO, |(_, handle)| handle.address());
     let store = open_records(&config, gateway, &pseudonym_key).await?;
-    let (shelf, left) = Shelf::open(&config.state_dir, mirror.now())?;
+    let (shelf, left) = Shelf::open(&config.state_dir, mirror.now()).map_err(ServerError::Bans)?;
+    let known = Known::open(&config.state_dir).map_err(ServerError::HiddenNames)?;
     let bans = Arc::new(Bans::new(pseudonym_key, left));
     let control = control::bind(&config.state_dir).map_err(ServerError::Control)?;
     let outbox = Outbox::new(submitter.is_some(), bans.clone(), metrics.clone());
@@ -223,13 +236,26 @@ pub async fn run(
     let wallet_desk = config
         .authentication
         .contract_wallets
-        .then(|| WalletDesk::new(config.chain.urls.clone(), &chain_health));
+        .then(|| Arc::new(WalletDesk::new(config.chain.urls.clone(), &chain_health)));
     let used_tokens = match config.authentication.single_use_tokens {
         true => Some(UsedTokens::open(&config.state_dir)?),
         false => None,
     };
     let (used_tokens, ledger) = used_tokens.unzip();
     let upstreams = Arc::new(Upstreams::new(&config.broker));
+    let site = Site {
+        chain_id: deployment.chain_id,
+        broker_registry: deployment.broker_registry,
+        broker_id: config.chain.broker_id,
+    };
+    let names = Arc::new(HiddenNames::new(
+        known,
+        site,
+        mirror.clone(),
+        mirror_writer,
+        wallet_desk.clone(),
+        audit.clone(),
+    ));
     let api_socket = config.api.clone().zip(api_socket).map(|(api, (socket, address))| {
         let facts = api::Facts {
             gateway,
@@ -242,7 +268,8 @@ pub async fn run(
         };
         let (mirror, health) = (mirror.clone(), chain_health.clone());
         let (records, dir) = (Place::of(&config, facts.gateway), &config.state_dir);
-        let api = Api::new(api, facts, dir, records, mirror, health, metrics.clone());
+        let api =
+            Api::new(api, facts, dir, records, mirror, health, names.clone(), metrics.clone());
         (api, socket, address)
     });
     let vitals = Arc::new(Vitals::new(
@@ -254,11 +281,6 @@ pub async fn run(
     ));
     registry.register_collector(Box::new(VitalsCollector(vitals.clone())));
     registry.register_collector(Box::new(CountriesCollector(countries.clone())));
-    let site = Site {
-        chain_id: deployment.chain_id,
-        broker_registry: deployment.broker_registry,
-        broker_id: config.chain.broker_id,
-    };
     let shared = Arc::new(Shared {
         config: config.clone(),
         mirror: mirror.clone(),
@@ -323,6 +345,13 @@ pub async fn run(
         outbox: outbox.clone(),
         audit,
     };
+    parts.spawn("hidden names", {
+        let after = after.clone();
+        async move {
+            names.run(after).await;
+            Ok(())
+        }
+    });
     let queue = submitter.as_ref().map(|(_, handle)| handle.clone());
     parts.spawn("bans", follow_mirror(office.clone(), queue, after.clone()));
     parts.spawn("control", {

@@ -43,7 +43,7 @@ pub struct Shared {
     /// The ways to the broker.
     pub upstreams: Arc<Upstreams>,
     /// Asks contract wallets, where the site takes them.
-    pub wallet_desk: Option<WalletDesk>,
+    pub wallet_desk: Option<Arc<WalletDesk>>,
     /// Where each token counts once.
     pub used_tokens: Option<UsedTokens>,
     /// Which chain, contract and broker a proof must name.

@@ -64,36 +64,13 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use alloy_primitives::{Address, U256};
-    use flytrap_policy::credential::{
-        Accepts, Challenge, Finding, Site, encode_answer, judge_answer,
-    };
-    use flytrap_policy::{Concern, Options, Registry, View};
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
 
     use super::*;
 
-    fn question() -> WalletQuestion {
-        let nothing = Arc::new(Registry::new(U256::ONE));
-        let view = View {
-            settled: nothing.clone(),
-            head: nothing,
-            height: 1,
-            time: 1,
-            version: 1,
-            concern: Concern::EVERYONE,
-            options: Options::default(),
-        };
-        let site =
-            Site { chain_id: 1, broker_registry: Address::repeat_byte(1), broker_id: U256::ONE };
-        let asked = Challenge { client_id: "c", nonce: Default::default(), server: "s" };
-        let answer = encode_answer(Address::repeat_byte(2), &[7; 65]);
-        let accepts = Accepts { longest_life: 10, contract_wallets: true };
-        match judge_answer(&answer, &asked, &site, &view, 1, &accepts) {
-            Ok(Finding::Ask(question)) => question,
-            other => panic!("{other:?}"),
-        }
+    async fn ask(desk: &WalletDesk, origin: Origin) -> Result<bool, Unanswered> {
+        desk.ask(origin, Address::repeat_byte(2), B256::ZERO, &[7; 65]).await
     }
 
     fn origin(number: u8) -> Origin {
@@ -112,20 +89,20 @@ mod tests {
         for number in 0..8 {
             for _ in 0..3 {
                 let desk = desk.clone();
-                asking.spawn(async move { desk.ask(origin(number), &question()).await });
+                asking.spawn(async move { ask(&desk, origin(number)).await });
             }
         }
         let early: Vec<_> = [asking.join_next().await, asking.join_next().await].into();
         for answer in early {
             assert_eq!(answer.unwrap().unwrap(), Err(Unanswered::Busy));
         }
-        let another = desk.ask(origin(99), &question()).await;
+        let another = ask(&desk, origin(99)).await;
         assert_eq!(another, Err(Unanswered::Busy), "a seventeenth");
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         let answers = asking.join_all().await;
         let silent = answers.iter().filter(|a| matches!(a, Err(Unanswered::NodeSilent(_))));
         assert_eq!(silent.count(), 16);
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-        assert!(matches!(desk.ask(origin(0), &question()).await, Err(Unanswered::NodeSilent(_))));
+        assert!(matches!(ask(&desk, origin(0)).await, Err(Unanswered::NodeSilent(_))));
     }
 }

@@ -10,6 +10,7 @@ use flytrap_policy::{Country, NamingPolicy, Offer, Right};
 use url::Url;
 
 use crate::countries::{self, CountryList};
+use crate::names;
 use crate::settings::{self, Format, Server};
 pub(crate) use crate::units::Moment;
 use crate::units::{self, Amount, Span};
@@ -251,6 +252,27 @@ pub(crate) enum Topic {
         #[command(flatten)]
         traits: TraitArgs,
     },
+    /// Tell gateways the name of a hidden topic of yours, so that it can be used there; each is told by itself.
+    Disclose {
+        /// The topic's id, as `topic hide` printed it.
+        #[arg(value_parser = units::word)]
+        id: B256,
+        /// The whole name.
+        name: String,
+        /// The salt, as `topic hide` printed it.
+        #[arg(long, value_parser = units::word)]
+        salt: B256,
+        #[command(flatten)]
+        gateways: GatewayArgs,
+    },
+    /// Have gateways forget the name of a hidden topic of yours: nobody can use it there any more.
+    ForgetName {
+        /// The topic's id.
+        #[arg(value_parser = units::word)]
+        id: B256,
+        #[command(flatten)]
+        gateways: GatewayArgs,
+    },
     /// Say from which countries it may be used, by whom ever; replaces what was said before.
     #[command(group = clap::ArgGroup::new("rule").required(true))]
     Countries {
@@ -316,6 +338,14 @@ pub(crate) enum Topic {
         /// Topic name.
         name: String,
     },
+}
+
+/// Which gateways.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GatewayArgs {
+    /// Where a gateway has its API, such as https://gateway.example; once for each gateway of the broker.
+    #[arg(long = "url", required = true, value_name = "URL", value_parser = names::api_url)]
+    pub(crate) urls: Vec<Url>,
 }
 
 /// Why access is given or taken: public for ever, never personal data.

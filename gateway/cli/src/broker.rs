@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::args::{self, End, Global, Subject};
 use crate::context::{State, done, id_of};
 use crate::countries::rule_text;
+use crate::names;
 use crate::tell::{self, safe};
 use crate::units::{self, ether, offer_text, utc};
 
@@ -176,6 +177,12 @@ pub(crate) async fn topic(global: &Global, command: &args::Topic) -> Result<()> 
         T::Hide { parent, name, publish, subscribe, traits } => {
             hide(global, parent, name, (*traits).into(), [*publish, *subscribe]).await?;
         }
+        T::Disclose { id, name, salt, gateways } => {
+            names::ask(global, *id, Some((*salt, name)), &gateways.urls).await?;
+        }
+        T::ForgetName { id, gateways } => {
+            names::ask(global, *id, None, &gateways.urls).await?;
+        }
         T::Countries { name, only, except, any: _ } => {
             let rule = match (only, except) {
                 (Some(only), _) => CountryRule::new(CountryMode::Only, &only.0),
@@ -267,7 +274,7 @@ async fn hide(
         .1;
     let sentence = format!(
         "id    {id}\nsalt  {salt}\n\nThe topic is yours: publish {}, subscribe {}. Keep both lines and the name: they are shown this once, and \
-         without the salt no gateway will know the name.",
+         without the salt no gateway will know the name. Tell each gateway with `flytrap topic disclose {id} NAME --salt SALT --url URL`.",
         offer_text(&publish),
         offer_text(&subscribe)
     );

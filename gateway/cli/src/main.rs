@@ -10,6 +10,7 @@ mod countries;
 mod demo;
 mod device;
 mod explain;
+mod names;
 mod settings;
 mod tell;
 mod units;

@@ -202,7 +202,7 @@ impl Names {
     /// The most topics of which something can be known.
     pub const MOST: usize = MOST;
 
-    /// What a signed request changes; `None` if nothing, since it was followed before. The view is one with these names.
+    /// What a signed request puts in the place of what is remembered; `None` if it was followed before. The view is one with these names.
     ///
     /// # Errors
     /// [`NameRefusal`] for one that does not count, or no longer.
@@ -284,6 +284,13 @@ impl Names {
     /// Topics whose names are known, each with its epoch and name.
     pub(crate) fn told(&self) -> impl Iterator<Item = (B256, u64, &str)> {
         self.0.iter().filter_map(|(id, entry)| Some((*id, entry.epoch, entry.name.as_deref()?)))
+    }
+
+    /// Whether the topic's name is known.
+    #[must_use]
+    pub fn know(&self, topic_id: B256, epoch: u64) -> bool {
+        let entry = self.0.get(&topic_id).filter(|entry| entry.epoch == epoch);
+        entry.is_some_and(|entry| entry.name.is_some())
     }
 
     /// How many names are known.

@@ -752,7 +752,7 @@ proptest! {
                 for action in ACTIONS {
                     let wanted = models.iter().all(|model| model.allows(&who, action, name, now, ungoverned));
                     let answer = view.authorize(&who, action, name, now);
-                    prop_assert!(!answer.is_ok() || wanted, "{:?} {:?} {} {:?}", who, action, name, told);
+                    prop_assert!(answer.is_err() || wanted, "{:?} {:?} {} {:?}", who, action, name, told);
                     prop_assert!(!is_exact || !wanted || answer.is_ok(), "{:?} {:?} {} {:?} {:?}", who, action, name, told, answer);
                 }
             }

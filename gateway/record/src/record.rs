@@ -57,11 +57,15 @@ pub enum Kind {
     BanLifted,
     /// Other audit rules came into force. The rule is the hash of their file.
     RulesChanged,
+    /// The gateway was told the hidden name of a topic, by its owner. The record does not have it.
+    NameDisclosed,
+    /// The gateway was told to forget the hidden name of a topic, and did.
+    NameErased,
 }
 
 impl Kind {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Published,
         Self::Delivered,
         Self::PublishRefused,
@@ -76,6 +80,8 @@ impl Kind {
         Self::Banned,
         Self::BanLifted,
         Self::RulesChanged,
+        Self::NameDisclosed,
+        Self::NameErased,
     ];
 
     /// Its number in the encoding.
@@ -108,6 +114,8 @@ impl Kind {
             Self::Banned => "banned",
             Self::BanLifted => "ban-lifted",
             Self::RulesChanged => "rules-changed",
+            Self::NameDisclosed => "name-disclosed",
+            Self::NameErased => "name-erased",
         }
     }
 
@@ -127,7 +135,9 @@ impl Kind {
             | Self::Erased
             | Self::Banned
             | Self::BanLifted
-            | Self::RulesChanged => None,
+            | Self::RulesChanged
+            | Self::NameDisclosed
+            | Self::NameErased => None,
         }
     }
 
@@ -146,7 +156,9 @@ impl Kind {
             | Self::Erased
             | Self::Banned
             | Self::BanLifted
-            | Self::RulesChanged => None,
+            | Self::RulesChanged
+            | Self::NameDisclosed
+            | Self::NameErased => None,
         }
     }
 }

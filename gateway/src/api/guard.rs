@@ -23,8 +23,8 @@ use crate::config::{Access, ApiConfig};
 const LONGEST_URI: usize = 4_096;
 /// Origins whose use is remembered; what more there are share one rate.
 const MOST_ORIGINS: usize = 16_384;
-/// Requests that one with a wrong token counts as, so that none is found by trying.
-const WRONG_TOKEN: u64 = 20;
+/// Requests that one with a wrong token or signature counts as, so that none is found by trying.
+pub(super) const WRONG_TOKEN: u64 = 20;
 
 /// What a request may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Limiter {
     }
 
     /// Uses so much whether it is there or not.
-    fn charge(&self, origin: Origin, units: u64) {
+    pub(super) fn charge(&self, origin: Origin, units: u64) {
         let now = self.began.elapsed();
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = used.0.get_mut(&origin) {
@@ -86,8 +86,9 @@ pub(super) async fn guard(
     let mut response = match passed {
         Err(problem) => problem.into_response(),
         Ok(Passed::Preflight) => StatusCode::NO_CONTENT.into_response(),
-        Ok(Passed::On(sight)) => {
+        Ok(Passed::On(sight, client)) => {
             request.extensions_mut().insert(sight);
+            request.extensions_mut().insert(client);
             match timeout(served.config.request_timeout, next.run(request)).await {
                 Ok(response) => not_modified(response, known.as_ref()),
                 Err(_) => Problem::later(
@@ -108,7 +109,7 @@ pub(super) async fn guard(
 pub(super) struct Peer(pub(super) SocketAddr);
 
 enum Passed {
-    On(Sight),
+    On(Sight, Origin),
     Preflight,
 }
 
@@ -132,6 +133,10 @@ fn pass(served: &Served, peer: SocketAddr, request: &Request) -> Result<Passed, 
     }
     match *request.method() {
         Method::GET | Method::HEAD => {}
+        // Whoever signed it may, whoever else may see what.
+        Method::POST if super::names::is_signed(request.method(), uri.path()) => {
+            return Ok(Passed::On(Sight { records: false }, origin));
+        }
         Method::OPTIONS => return Ok(Passed::Preflight),
         _ => return Err(Problem::method("")),
     }
@@ -167,7 +172,7 @@ fn pass(served: &Served, peer: SocketAddr, request: &Request) -> Result<Passed, 
     if matches!(config.access, Access::Token(_)) && !records && !is_description {
         return Err(Problem::token("send `Authorization: Bearer <token>`"));
     }
-    Ok(Passed::On(Sight { records }))
+    Ok(Passed::On(Sight { records }, origin))
 }
 
 /// Who asks: the other end of the connection, or whom a listed proxy there names.
@@ -251,8 +256,11 @@ fn dress(config: &ApiConfig, page: Option<HeaderValue>, headers: &mut HeaderMap)
     headers.insert(cross, HeaderValue::from_static("cross-origin"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page);
     for (name, value) in [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, if-none-match, accept"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, if-none-match, accept",
+        ),
         (
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
             "etag, link, retry-after, flytrap-up-to-record, flytrap-up-to-block",

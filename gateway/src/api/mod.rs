@@ -1,4 +1,4 @@
-//! The read-only REST API, `/v1`: what the record and the chain tell, to whom the operator shows it.
+//! The REST API, `/v1`: what the record and the chain tell, to whom the operator shows it; and where owners tell hidden names ([`names`]).
 //!
 //! ```text
 //! store (closed batches) ──> index, followed in small steps ──┐
@@ -6,7 +6,7 @@
 //! node (settled past, kept) ──────────────────────────────────┘                                   guard around it all
 //! ```
 //!
-//! It writes nothing but its own index, which can be made anew. Sessions know nothing of it: [`serve`] bounds
+//! Names apart, it writes nothing but its own index, which can be made anew. Sessions know nothing of it: [`serve`] bounds
 //! connections, [`guard`] judges each request, and questions run on threads of their own, no more at once than
 //! `api.most_queries`. How answers look is generated from this code ([`description`]) and kept in `docs/openapi.json`.
 
@@ -17,6 +17,7 @@ mod entitled;
 mod follow;
 mod guard;
 mod index;
+mod names;
 mod past;
 mod problem;
 mod records;
@@ -44,6 +45,7 @@ use utoipa_axum::routes;
 
 use crate::audit::Place;
 use crate::config::ApiConfig;
+use crate::hidden_names::HiddenNames;
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use guard::{Limiter, Sight};
@@ -84,6 +86,7 @@ struct Served {
     facts: Facts,
     mirror: Arc<Mirror>,
     chain: Arc<ChainHealth>,
+    names: Arc<HiddenNames>,
     metrics: Arc<Metrics>,
     index: Index,
     past: Past,
@@ -105,6 +108,7 @@ impl Api {
         records: Place,
         mirror: Arc<Mirror>,
         chain: Arc<ChainHealth>,
+        names: Arc<HiddenNames>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let index = Index::new(state_dir, records, facts.gateway);
@@ -116,6 +120,7 @@ impl Api {
             facts,
             mirror,
             chain,
+            names,
             metrics,
             index,
             past,
@@ -248,7 +253,7 @@ fn may_see_records(sight: Sight) -> Result<(), Problem> {
     info(
         title = "FlyTrap",
         version = "1",
-        description = "Who accessed what, when and on what ground, as a gateway recorded it and anchored it on chain; and what the chain tells of topics, grants, offers and bans. Read-only. Personal data is sealed and not shown.",
+        description = "Who accessed what, when and on what ground, as a gateway recorded it and anchored it on chain; and what the chain tells of topics, grants, offers and bans. Read-only, but for hidden names, which owners tell and take back by signed requests. Personal data is sealed and not shown.",
         license(name = "Apache-2.0 OR MIT")
     ),
     components(schemas(Problem)),
@@ -284,6 +289,8 @@ fn routes() -> (Router<Arc<Served>>, utoipa::openapi::OpenApi) {
         .routes(routes!(chain::offers))
         .routes(routes!(chain::bans))
         .routes(routes!(chain::anchors))
+        .routes(routes!(names::disclose))
+        .routes(routes!(names::erase))
         .split_for_parts()
 }
 
@@ -314,6 +321,7 @@ fn router(served: Arc<Served>) -> Router {
     routes
         .route(DESCRIPTION, axum::routing::get(describe))
         .fallback(nothing)
+        .method_not_allowed_fallback(async || Problem::method("").into_response())
         .layer(guarded)
         .with_state(served)
 }

@@ -62,11 +62,15 @@ problems! {
     /// There is no such thing.
     nothing = NOT_FOUND, "nothing", "there is no such thing";
     /// Something else than reading.
-    method = METHOD_NOT_ALLOWED, "method", "only GET and HEAD are answered";
+    method = METHOD_NOT_ALLOWED, "method", "this path does not take this method";
     /// No form of an answer that the client takes.
     form = NOT_ACCEPTABLE, "form", "answers are JSON or CSV";
-    /// A request with a body.
-    body = PAYLOAD_TOO_LARGE, "body", "a request has no body";
+    /// A request with a body where there is none, or with one that is too long.
+    body = PAYLOAD_TOO_LARGE, "body", "the body is too long";
+    /// A body that is no JSON.
+    media = UNSUPPORTED_MEDIA_TYPE, "media", "a body is JSON";
+    /// Something that is known already stands against it.
+    conflict = CONFLICT, "conflict", "what is known contradicts this";
     /// A request line that is too long.
     long = URI_TOO_LONG, "long", "the address is too long";
     /// Asked for under a name that is not ours.
@@ -126,7 +130,7 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, bearer);
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+            headers.entry(header::ALLOW).or_insert(HeaderValue::from_static("GET, HEAD, OPTIONS"));
         }
         response
     }
@@ -142,7 +146,7 @@ impl IntoResponses for Problems {
             (StatusCode::UNAUTHORIZED, "A token is needed, or another one."),
             (StatusCode::FORBIDDEN, "This is not shown here, or not to pages of this origin."),
             (StatusCode::NOT_FOUND, "There is no such thing."),
-            (StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered."),
+            (StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here."),
             (StatusCode::NOT_ACCEPTABLE, "Answers are JSON or CSV."),
             (StatusCode::PAYLOAD_TOO_LARGE, "A request has no body."),
             (StatusCode::URI_TOO_LONG, "The address is too long."),
@@ -152,17 +156,43 @@ impl IntoResponses for Problems {
             (StatusCode::INTERNAL_SERVER_ERROR, "A fault of the gateway."),
             (StatusCode::SERVICE_UNAVAILABLE, "Not at this moment: see Retry-After."),
         ];
-        let content =
-            || ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let problem = |(status, told): (StatusCode, &str)| {
-            let response = ResponseBuilder::new().description(told).content(PROBLEM, content());
-            (status.as_u16().to_string(), response.build().into())
-        };
         let unchanged =
             ResponseBuilder::new().description("Nothing new: the client has this answer.");
         told.into_iter()
-            .map(problem)
+            .map(described)
             .chain([("304".to_owned(), unchanged.build().into())])
             .collect()
     }
+}
+
+/// Every problem that a signed request may meet, for the description.
+pub(super) struct SignedProblems;
+
+impl IntoResponses for SignedProblems {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let told = [
+            (StatusCode::BAD_REQUEST, "Something in it is wrong."),
+            (
+                StatusCode::FORBIDDEN,
+                "The owner did not sign it, or pages of this origin may not ask.",
+            ),
+            (StatusCode::NOT_FOUND, "There is no such topic, or its name is not hidden."),
+            (StatusCode::METHOD_NOT_ALLOWED, "Only POST is answered here."),
+            (StatusCode::CONFLICT, "A newer request counts, or the name cannot be where it is."),
+            (StatusCode::PAYLOAD_TOO_LARGE, "The body is too long."),
+            (StatusCode::URI_TOO_LONG, "The address is too long."),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is not said to be JSON."),
+            (StatusCode::MISDIRECTED_REQUEST, "Asked for under a name that is not this gateway's."),
+            (StatusCode::TOO_MANY_REQUESTS, "Too many requests: see Retry-After."),
+            (StatusCode::INTERNAL_SERVER_ERROR, "A fault of the gateway."),
+            (StatusCode::SERVICE_UNAVAILABLE, "Not at this moment: see Retry-After."),
+        ];
+        told.into_iter().map(described).collect()
+    }
+}
+
+fn described((status, told): (StatusCode, &str)) -> (String, RefOr<openapi::Response>) {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let response = ResponseBuilder::new().description(told).content(PROBLEM, content);
+    (status.as_u16().to_string(), response.build().into())
 }

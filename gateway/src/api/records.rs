@@ -54,7 +54,7 @@ pub(super) struct RecordsAsked {
     #[param(value_type = Option<DecisionWord>, inline)]
     decision: Option<Decision>,
     /// Only this kind.
-    #[param(value_type = Option<String>, pattern = "^(published|delivered|publish-refused|subscribe-refused|delivery-withheld|will-refused|session-ended|proof-failed|started|stopped|erased|banned|ban-lifted|rules-changed)$")]
+    #[param(value_type = Option<String>, pattern = "^(published|delivered|publish-refused|subscribe-refused|delivery-withheld|will-refused|session-ended|proof-failed|started|stopped|erased|banned|ban-lifted|rules-changed|name-disclosed|name-erased)$")]
     kind: Option<KindWord>,
     /// From this country (ISO 3166-1 alpha-2).
     #[param(pattern = "^[A-Z]{2}$")]

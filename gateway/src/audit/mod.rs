@@ -215,6 +215,17 @@ impl Audit {
         let _ = self.work.send(Work::Append(vec![began])).await;
     }
 
+    /// Records that the owner of a topic told its hidden name, or took it back. Returns when it is on its way to the disk, ahead of whatever
+    /// is recorded from then on.
+    pub async fn name(&self, kind: Kind, owner: Address, topic_id: B256, epoch: u64) {
+        let mut told = mark(kind, self.mirror.now());
+        (told.record.wallet, told.record.key) = (owner, owner);
+        (told.record.topic_id, told.record.epoch) = (topic_id, epoch);
+        told.record.height = self.mirror.peek().height;
+        // As with `access`.
+        let _ = self.work.send(Work::Append(vec![told])).await;
+    }
+
     /// Makes unreadable for ever what is personal in all records so far about `subject`. Says whether there was anything.
     ///
     /// # Errors

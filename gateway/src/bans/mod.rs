@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::config::Secret;
 
-pub use shelf::{Shelf, Unreadable};
+pub use shelf::Shelf;
 pub use subject::Subject;
 
 /// Bans of each kind. Those of networks are looked through for each connection, so they are fewer.

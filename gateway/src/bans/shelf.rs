@@ -1,40 +1,32 @@
 //! The book of bans on the disk, so that a restart frees nobody.
 //!
-//! A SQLite file in the state directory, written by one task, whatever has changed in one transaction: a kill leaves the state before or
-//! after it. Each row carries a checksum, so that a file that was damaged is told from one that says that nobody is banned.
+//! A file of [kept rows](crate::kept_rows) in the state directory, written by one task, whatever has changed in one transaction.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::keccak256;
-use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{Ban, Bans, MOST, MOST_NETWORKS, Subject};
+use crate::kept_rows::{KeptRows, Table, Unreadable};
 use crate::metrics::Metrics;
 
 /// Between two tries while the disk takes nothing.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Most octets of a row: longer ones are not ours.
-const ROW_OCTETS: i64 = 8 * 1024;
+const TABLE: Table = Table {
+    name: "bans",
+    file: "bans.sqlite",
+    key: "subject",
+    value: "ban",
+    most: 2 * MOST + MOST_NETWORKS,
+};
 
 /// The file. [`Shelf::run`] keeps it like the book.
 #[derive(Debug)]
-pub struct Shelf {
-    database: Connection,
-    path: PathBuf,
-}
-
-/// The file does not say who is banned.
-#[derive(Debug, thiserror::Error)]
-#[error("the ban ledger \"{path}\" cannot be read: {wrong}", path = .path.display())]
-pub struct Unreadable {
-    path: PathBuf,
-    wrong: String,
-}
+pub struct Shelf(KeptRows);
 
 impl Shelf {
     /// Opens `bans.sqlite` in the state directory, made if it is missing, and reads what is in force at `now`.
@@ -42,102 +34,30 @@ impl Shelf {
     /// # Errors
     /// [`Unreadable`] if any of it is damaged: to start without it would free whoever it names.
     pub fn open(state_dir: &Path, now: u64) -> Result<(Self, Vec<Ban>), Unreadable> {
-        let path = state_dir.join("bans.sqlite");
-        let wrong = |wrong: String| Unreadable { path: path.clone(), wrong };
-        match std::fs::metadata(&path) {
-            Ok(found) if found.len() == 0 => return Err(wrong("it is empty".to_owned())),
-            Ok(_) => {}
-            Err(_) => {
-                info!(file = %path.display(), "no bans of an earlier run: a new ledger is begun")
-            }
-        }
-        let opened = || {
-            let database = Connection::open(&path)?;
-            // No write-ahead log: its end is what its checksums say, so damage to it would look like bans that never were.
-            database.execute_batch(
-                "PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
-                 CREATE TABLE IF NOT EXISTS bans (subject TEXT PRIMARY KEY, ban TEXT NOT NULL, seal BLOB NOT NULL) STRICT, WITHOUT ROWID;",
-            )?;
-            let sound: String =
-                database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            Ok::<_, rusqlite::Error>((database, sound))
+        let parse = |_: &str, text: &str| {
+            serde_json::from_str::<Ban>(text).map_err(|error| error.to_string())
         };
-        let (database, sound) = opened().map_err(|error| wrong(error.to_string()))?;
-        if sound != "ok" {
-            return Err(wrong(sound));
-        }
-        let mut shelf = Self { database, path: path.clone() };
-        let bans = shelf.read().map_err(wrong)?;
+        let (rows, bans) = KeptRows::open(state_dir, TABLE, parse)?;
+        let mut shelf = Self(rows);
         let (kept, ended): (Vec<_>, Vec<_>) = bans.into_iter().partition(|ban| now < ban.until);
         let ended: Vec<_> = ended.into_iter().map(|ban| (ban.subject, None)).collect();
-        shelf.write(&ended).map_err(|error| wrong(error.to_string()))?;
+        shelf.write(&ended).map_err(|error| shelf.0.unreadable(&error))?;
         if !kept.is_empty() {
             info!(bans = kept.len(), "bans of an earlier run are in force");
         }
         Ok((shelf, kept))
     }
 
-    fn read(&self) -> Result<Vec<Ban>, String> {
-        let told = |error: rusqlite::Error| error.to_string();
-        let mut bans = Vec::new();
-        let mut all = self
-            .database
-            .prepare("SELECT subject, ban, seal FROM bans WHERE length(ban) <= ?1")
-            .map_err(told)?;
-        let mut rows = all.query([ROW_OCTETS]).map_err(told)?;
-        while let Some(row) = rows.next().map_err(told)? {
-            let (subject, text): (String, String) =
-                row.get(0).and_then(|subject| Ok((subject, row.get(1)?))).map_err(told)?;
-            let sealed: Vec<u8> = row.get(2).map_err(told)?;
-            if sealed != seal(&text) {
-                return Err(format!(
-                    "the row of {subject} does not have the checksum it was written with"
-                ));
-            }
-            let ban: Ban = serde_json::from_str(&text)
-                .map_err(|error| format!("the row of {subject} makes no sense: {error}"))?;
-            bans.push(ban);
-            if bans.len() > 2 * MOST + MOST_NETWORKS {
-                return Err("it has more rows than were ever written".to_owned());
-            }
-        }
-        let count: i64 = self
-            .database
-            .query_row("SELECT count(*) FROM bans", [], |row| row.get(0))
-            .map_err(told)?;
-        if usize::try_from(count) == Ok(bans.len()) {
-            Ok(bans)
-        } else {
-            Err("a row is longer than any that was written".to_owned())
-        }
-    }
-
     fn write(&mut self, changes: &[(Subject, Option<Ban>)]) -> rusqlite::Result<()> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let write = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        {
-            let mut put = write.prepare_cached(
-                "INSERT OR REPLACE INTO bans (subject, ban, seal) VALUES (?1, ?2, ?3)",
-            )?;
-            let mut strike = write.prepare_cached("DELETE FROM bans WHERE subject = ?1")?;
-            for (subject, ban) in changes {
-                let subject = subject.to_string();
-                match ban {
-                    Some(ban) => {
-                        let text = serde_json::to_string(ban).map_err(|error| {
-                            rusqlite::Error::ToSqlConversionFailure(error.into())
-                        })?;
-                        put.execute(params![subject, text, seal(&text)])?;
-                    }
-                    None => {
-                        strike.execute([subject])?;
-                    }
-                }
-            }
-        }
-        write.commit()
+        let text = |ban: &Ban| {
+            serde_json::to_string(ban)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+        };
+        let changes: Vec<_> = changes
+            .iter()
+            .map(|(subject, ban)| Ok((subject.to_string(), ban.as_ref().map(text).transpose()?)))
+            .collect::<rusqlite::Result<_>>()?;
+        self.0.write(&changes)
     }
 
     /// Writes what changes in the book until `stop`, and once more then. What the disk does not take is offered again; the bans hold
@@ -161,7 +81,7 @@ impl Shelf {
                 bans.still_unwritten(changes.into_iter().map(|(subject, _)| subject));
                 metrics.bans_unwritten.inc();
                 if !is_told || is_last {
-                    error!(%error, file = %self.path.display(), "bans cannot be written down: they hold, but not after a restart until this is mended");
+                    error!(%error, file = %self.0.path().display(), "bans cannot be written down: they hold, but not after a restart until this is mended");
                     is_told = true;
                 }
                 if !is_last {
@@ -182,10 +102,6 @@ impl Shelf {
             }
         }
     }
-}
-
-fn seal(text: &str) -> Vec<u8> {
-    keccak256(text.as_bytes())[..8].to_vec()
 }
 
 #[cfg(test)]
@@ -235,7 +151,7 @@ mod tests {
         );
         for (harm, word) in [(changed, "checksum"), (long, "longer")] {
             shelf.write(&[(wallet(1), Some(ban(wallet(1), 200)))]).unwrap();
-            shelf.database.execute(harm, []).unwrap();
+            shelf.0.database.execute(harm, []).unwrap();
             let wrong = opened(dir.path(), 1).unwrap_err().to_string();
             assert!(wrong.contains(word) && wrong.contains("bans.sqlite"), "{wrong}");
         }

@@ -161,7 +161,10 @@ impl Prover<'_> {
                 let Some(desk) = &shared.wallet_desk else {
                     return Err(self.refuse(step, Refusal::Signer));
                 };
-                match desk.ask(self.peer.origin, &question).await {
+                match desk
+                    .ask(self.peer.origin, question.wallet, question.digest, &question.signature)
+                    .await
+                {
                     Ok(true) => question.answered_yes(),
                     Ok(false) => return Err(self.refuse(step, Refusal::Wallet)),
                     Err(why) => return Err(undecided("wallet_unanswered", why.to_string())),

@@ -30,7 +30,7 @@ pub struct Tally {
     pub last_at: u64,
     /// Height of the newest block that the last permit was read at.
     pub height: u64,
-    /// The topic name, if all of them had the same.
+    /// The topic name, if all of them had the same; of one below a hidden name only what follows that.
     pub name: Option<Box<[u8]>>,
 }
 
@@ -67,6 +67,8 @@ impl Tallies {
             (permit.topic_id().unwrap_or_default(), permit.epoch().unwrap_or_default());
         let key = (permit.right(), permit.basis(), topic_id, epoch, permit.is_sensitive());
         let octets = u64::try_from(payload).unwrap_or(u64::MAX);
+        // The owner of a hidden name may have it erased, and what is sealed about whoever used it cannot be.
+        let name = name.get(permit.veiled()..).unwrap_or_default();
         let same = |t: &&mut Tally| (t.right, t.basis, t.topic_id, t.epoch, t.sensitive) == key;
         if let Some(tally) = self.open.iter_mut().find(same) {
             tally.count += 1;

@@ -12,8 +12,8 @@ use flytrap_mqtt::{
     Connect, FromBroker, QoS, Version, encode, frame, read_connect, read_from_broker,
 };
 use flytrap_policy::{
-    AlertKind, Concern, Credential, CredentialKind, Denial, Event, NamingPolicy, Offer, OfferMode,
-    Options, Principal, Registry, Right, Stamp, Traits, View, topic_id,
+    AlertKind, Concern, Credential, CredentialKind, Denial, Event, NameEntry, Names, NamingPolicy,
+    Offer, OfferMode, Options, Principal, Registry, Right, Stamp, Traits, View, topic_id,
 };
 
 use super::renewal::Step;
@@ -27,13 +27,15 @@ const NOW: u64 = 1_000;
 /// A chain of one broker, as far as a machine can see it.
 struct World {
     registry: Registry,
+    names: Names,
     version: u64,
     height: u64,
 }
 
 impl World {
     fn new() -> Self {
-        let mut world = Self { registry: Registry::new(U256::ONE), version: 0, height: 0 };
+        let (registry, names) = (Registry::new(U256::ONE), Names::default());
+        let mut world = Self { registry, names, version: 0, height: 0 };
         world.happen(Event::BrokerCreated {
             broker_id: U256::ONE,
             owner: OWNER,
@@ -98,7 +100,7 @@ impl World {
 
     fn view(&self) -> Arc<View> {
         let registry = Arc::new(self.registry.clone());
-        Arc::new(View {
+        let view = View {
             settled: registry.clone(),
             head: registry,
             height: self.height,
@@ -106,7 +108,8 @@ impl World {
             version: self.version,
             concern: Concern::EVERYONE,
             options: Options::default(),
-        })
+        };
+        Arc::new(view.with_names(&self.names))
     }
 }
 
@@ -274,6 +277,40 @@ fn an_allowed_publish_is_forwarded_as_it_came() {
         assert_eq!(played.client_sends(&octets).sent(), (octets, vec![]));
         assert_eq!(played.machine.traffic.publishes_allowed, 3);
     }
+}
+
+/// What is counted is sealed under a key of whoever published, which the owner of the name cannot have deleted.
+#[test]
+fn of_a_name_below_a_hidden_one_only_what_follows_that_is_counted() {
+    let mut world = World::new().topic("ward");
+    let closed = Offer { mode: OfferMode::Closed, period: 0, price_wei: 0 };
+    let (parent_id, commitment) = (topic_id(U256::ONE, "ward"), B256::repeat_byte(1));
+    let id = flytrap_policy::hidden_topic_id(U256::ONE, parent_id, commitment);
+    world.happen(Event::HiddenTopicRegistered {
+        broker_id: U256::ONE,
+        topic_id: id,
+        owner: READER,
+        epoch: 1,
+        parent_id,
+        commitment,
+        traits: Traits { retain: false, sensitive: true, own_branch: false },
+        publish_offer: closed,
+        subscribe_offer: closed,
+    });
+    let entry = NameEntry { epoch: 1, at: 1, name: Some("ward/jane".into()) };
+    world.names.put(id, entry);
+    let counted = |names: [&str; 2]| {
+        let mut played = Played::bare(&world, Version::V5);
+        for name in names {
+            played.client_sends(&publish(Version::V5, QoS::AtMostOnce, 0, name, None));
+        }
+        let tallies = played.machine.take_tallies();
+        assert_eq!((tallies.len(), tallies[0].topic_id, tallies[0].count), (1, id, 2));
+        tallies[0].name.clone().map(|name| String::from_utf8(name.into_vec()).unwrap())
+    };
+    assert_eq!(counted(["ward/jane/pulse"; 2]).as_deref(), Some("/pulse"));
+    assert_eq!(counted(["ward/jane"; 2]).as_deref(), Some(""));
+    assert_eq!(counted(["ward/jane", "ward/jane/pulse"]), None);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod contract_wallets;
 mod countries;
 mod direct_vs_gateway;
 mod faults;
+mod hidden_names;
 mod keys;
 mod kill_loop;
 mod limits;

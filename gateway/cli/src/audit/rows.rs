@@ -332,6 +332,12 @@ pub(super) fn record_text(record: &Record, names: &Names) -> String {
         Kind::Banned => return format!("{} was banned", subject()),
         Kind::BanLifted => return format!("a ban of {} was lifted", subject()),
         Kind::RulesChanged => return "other rules of the record came into force".to_owned(),
+        Kind::NameDisclosed => {
+            return format!("{who} told the gateway the hidden name of {}", topic());
+        }
+        Kind::NameErased => {
+            return format!("{who} had the gateway forget the hidden name of {}", topic());
+        }
     };
     let from =
         if record.country.is_empty() { "a country that is not known" } else { &record.country };

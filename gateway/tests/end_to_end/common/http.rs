@@ -57,9 +57,26 @@ pub async fn ask(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Answer> {
-    let headers: String =
+    send(address, method, path, headers, "").await
+}
+
+/// A request with these headers, and a body with its length.
+///
+/// # Errors
+/// If there is no answer, or it is no HTTP.
+pub async fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Answer> {
+    let mut headers: String =
         headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let request = format!("{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+    if !body.is_empty() {
+        headers.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    let request = format!("{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n{body}");
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(request.as_bytes()).await?;

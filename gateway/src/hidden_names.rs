@@ -1,0 +1,270 @@
+//! Hidden names that owners of topics have told this gateway, and took back.
+//!
+//! ```text
+//! signed request -> check (chain, time) -> signature (key, or contract at the desk) -> newest of its topic? -> disk -> mirror -> record
+//! ```
+//!
+//! Names are in a file of the state directory and in memory, nowhere else: not in the log, not in the record, not in the snapshot of the mirror.
+//! What is taken back is overwritten on the disk and out of every decision before the request is answered. Each gateway is told by itself.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256};
+use flytrap_policy::credential::{LONGEST_SIGNATURE, Site, name_request_digest};
+use flytrap_policy::{NameEntry, NameRefusal, NameRequest, NameWish, Names, Origin, View};
+use flytrap_record::Kind;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::audit::Audit;
+use crate::kept_rows::{KeptRows, Table, Unreadable};
+use crate::mirror::{Mirror, MirrorWriter};
+use crate::wallet_desk::{Unanswered, WalletDesk};
+
+const TABLE: Table = Table {
+    name: "hidden_names",
+    file: "hidden-names.sqlite",
+    key: "topic",
+    value: "entry",
+    most: Names::MOST,
+};
+/// How long a request waits for those before it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a topic has to be gone before what its owner said of its name is forgotten: a reorganisation may bring it back.
+const GONE_FOR: Duration = Duration::from_secs(3_600);
+/// How often that is looked at.
+const EVERY: Duration = Duration::from_secs(300);
+
+/// What was known when the gateway was ended, and where it is written down.
+#[derive(Debug)]
+pub struct Known {
+    rows: KeptRows,
+    names: Names,
+}
+
+impl Known {
+    /// Opens `hidden-names.sqlite` in the state directory, made if it is missing.
+    ///
+    /// # Errors
+    /// [`Unreadable`] if any of it is damaged: without it names would come back that were taken back.
+    pub fn open(state_dir: &Path) -> Result<Self, Unreadable> {
+        let parse = |topic: &str, text: &str| {
+            let id: B256 = topic.parse().map_err(|_| "it is about no topic".to_owned())?;
+            // What is wrong with it may be told with a part of it.
+            let entry = serde_json::from_str::<NameEntry>(text)
+                .map_err(|error| format!("column {}", error.column()))?;
+            Ok((id, entry))
+        };
+        let (rows, entries) = KeptRows::open(state_dir, TABLE, parse)?;
+        Ok(Self { rows, names: entries.into_iter().collect() })
+    }
+
+    fn write(&mut self, topic_id: B256, entry: Option<&NameEntry>) -> Result<(), String> {
+        let text = entry.map(serde_json::to_string).transpose().map_err(|e| e.to_string())?;
+        self.rows.write(&[(topic_id.to_string(), text)]).map_err(|error| error.to_string())
+    }
+}
+
+/// A request as it came, with its signature.
+pub struct Signed {
+    /// Whose it claims to be.
+    pub owner: Address,
+    /// The topic.
+    pub topic_id: B256,
+    /// Its epoch.
+    pub epoch: u64,
+    /// When it was signed.
+    pub issued_at: u64,
+    /// When it ends.
+    pub expires_at: u64,
+    /// Salt and name; `None` to take the name back.
+    pub told: Option<(B256, String)>,
+    /// Over all of that.
+    pub signature: Vec<u8>,
+}
+
+impl Signed {
+    fn request(&self) -> NameRequest<'_> {
+        let wish = match &self.told {
+            Some((salt, name)) => NameWish::Disclose { salt: *salt, name },
+            None => NameWish::Erase,
+        };
+        let Self { owner, topic_id, epoch, issued_at, expires_at, .. } = *self;
+        NameRequest { owner, topic_id, epoch, issued_at, expires_at, wish }
+    }
+}
+
+impl fmt::Debug for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request().fmt(f)
+    }
+}
+
+/// Why a request was not followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfollowed {
+    /// It does not count.
+    #[error(transparent)]
+    Refused(#[from] NameRefusal),
+    /// Too little is known of the chain.
+    #[error("the gateway does not know enough of the chain at this moment")]
+    Unfit,
+    /// The contract of the owner could not be asked.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    /// Others are before it.
+    #[error("too many such requests at once: ask again")]
+    Busy,
+    /// It could not be written down, and is not in force.
+    #[error("it cannot be written down: the operator finds why in the log")]
+    Disk,
+}
+
+/// Follows requests of owners.
+#[derive(Debug)]
+pub struct HiddenNames {
+    site: Site,
+    mirror: Arc<Mirror>,
+    writer: Arc<MirrorWriter>,
+    desk: Option<Arc<WalletDesk>>,
+    audit: Audit,
+    known: Arc<Mutex<Known>>,
+}
+
+impl HiddenNames {
+    /// Puts in force what was known before.
+    pub fn new(
+        known: Known,
+        site: Site,
+        mirror: Arc<Mirror>,
+        writer: Arc<MirrorWriter>,
+        desk: Option<Arc<WalletDesk>>,
+        audit: Audit,
+    ) -> Self {
+        let names = known.names.count();
+        if names > 0 {
+            info!(names, "hidden names that were told in an earlier run are known");
+        }
+        writer.know(known.names.clone());
+        Self { site, mirror, writer, desk, audit, known: Arc::new(Mutex::new(known)) }
+    }
+
+    /// Follows a request, which is on the disk and in force then, on open sessions too. `false` if the name was known before as it is now, or
+    /// was not.
+    ///
+    /// # Errors
+    /// [`Unfollowed`]: all is as it was.
+    pub async fn follow(
+        self: &Arc<Self>,
+        origin: Origin,
+        signed: Signed,
+    ) -> Result<bool, Unfollowed> {
+        signed.request().check(&*self.view()?, self.mirror.now())?;
+        self.prove(origin, &signed).await?;
+        let this = self.clone();
+        // What was begun is done, though whoever asked may go: disk, decisions and record are to say the same.
+        tokio::spawn(async move { this.settle(signed).await })
+            .await
+            .unwrap_or(Err(Unfollowed::Disk))
+    }
+
+    fn view(&self) -> Result<Arc<View>, Unfollowed> {
+        let is_fit = self.mirror.fitness().decides();
+        is_fit.then(|| self.mirror.current()).ok_or(Unfollowed::Unfit)
+    }
+
+    async fn prove(&self, origin: Origin, signed: &Signed) -> Result<(), Unfollowed> {
+        let request = signed.request();
+        if request.is_signed_by_owner(&self.site, &signed.signature) {
+            return Ok(());
+        }
+        let is_one = (1..=LONGEST_SIGNATURE).contains(&signed.signature.len());
+        let Some(desk) = self.desk.as_ref().filter(|_| is_one) else {
+            return Err(NameRefusal::Signature.into());
+        };
+        let digest = name_request_digest(&self.site, &request);
+        match desk.ask(origin, request.owner, digest, &signed.signature).await? {
+            true => Ok(()),
+            false => Err(NameRefusal::Signature.into()),
+        }
+    }
+
+    async fn settle(&self, signed: Signed) -> Result<bool, Unfollowed> {
+        let mut known = self.lock().await?;
+        let view = self.view()?;
+        // The topic may have changed hands while the contract was asked.
+        signed.request().check(&view, self.mirror.now())?;
+        let Some(entry) = known.names.judge(&signed.request(), &view)? else { return Ok(false) };
+        let Signed { owner, topic_id, epoch, .. } = signed;
+        let is_told = entry.name.is_some();
+        let is_new = known.names.know(topic_id, epoch) != is_told;
+        let writer = self.writer.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            known.write(topic_id, Some(&entry))?;
+            known.names.put(topic_id, entry);
+            // While nobody else changes them.
+            if is_new {
+                writer.know(known.names.clone());
+            }
+            Ok::<_, String>(())
+        });
+        if let Err(why) = done.await.unwrap_or_else(|fault| Err(fault.to_string())) {
+            error!(why, topic = %topic_id, "a hidden name is neither known nor forgotten as its owner asks: mend the disk of `state_dir`");
+            return Err(Unfollowed::Disk);
+        }
+        if is_new {
+            let kind = if is_told { Kind::NameDisclosed } else { Kind::NameErased };
+            self.audit.name(kind, owner, topic_id, epoch).await;
+            info!(topic = %topic_id, %owner, what = kind.word(), "followed the owner of a hidden name");
+        }
+        Ok(is_new)
+    }
+
+    async fn lock(&self) -> Result<OwnedMutexGuard<Known>, Unfollowed> {
+        timeout(PATIENCE, self.known.clone().lock_owned()).await.map_err(|_| Unfollowed::Busy)
+    }
+
+    /// Forgets names of topics that are gone, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut timer = interval(EVERY);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut gone = HashMap::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = timer.tick() => self.forget_gone(&mut gone, Instant::now()).await,
+            }
+        }
+    }
+
+    /// `gone`: since when which topics are.
+    async fn forget_gone(&self, gone: &mut HashMap<B256, Instant>, now: Instant) {
+        let (Ok(view), Ok(mut known)) = (self.view(), self.lock().await) else { return };
+        let missing: Vec<B256> = known.names.without_topic(&view).collect();
+        gone.retain(|id, _| missing.contains(id));
+        let past = |id: &B256| now.duration_since(*gone.entry(*id).or_insert(now)) >= GONE_FOR;
+        let forgotten: Vec<B256> = missing.into_iter().filter(past).collect();
+        if forgotten.is_empty() {
+            return;
+        }
+        let writer = self.writer.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            for id in &forgotten {
+                known.write(*id, None)?;
+                known.names.remove(*id);
+            }
+            writer.know(known.names.clone());
+            Ok::<_, String>(forgotten.len())
+        });
+        match done.await.unwrap_or_else(|fault| Err(fault.to_string())) {
+            Ok(topics) => info!(topics, "hidden names of topics that are gone are forgotten"),
+            Err(why) => error!(why, "hidden names of topics that are gone cannot be forgotten"),
+        }
+    }
+}
