@@ -7,7 +7,7 @@
 //! Names are in a file of the state directory and in memory, nowhere else: not in the log, not in the record, not in the snapshot of the mirror.
 //! What is taken back is overwritten on the disk and out of every decision before the request is answered. Each gateway is told by itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -243,13 +243,9 @@ impl HiddenNames {
         }
     }
 
-    /// `gone`: since when which topics are.
     async fn forget_gone(&self, gone: &mut HashMap<B256, Instant>, now: Instant) {
         let (Ok(view), Ok(mut known)) = (self.view(), self.lock().await) else { return };
-        let missing: Vec<B256> = known.names.without_topic(&view).collect();
-        gone.retain(|id, _| missing.contains(id));
-        let past = |id: &B256| now.duration_since(*gone.entry(*id).or_insert(now)) >= GONE_FOR;
-        let forgotten: Vec<B256> = missing.into_iter().filter(past).collect();
+        let forgotten = gone_for_long(gone, known.names.without_topic(&view).collect(), now);
         if forgotten.is_empty() {
             return;
         }
@@ -266,5 +262,91 @@ impl HiddenNames {
             Ok(topics) => info!(topics, "hidden names of topics that are gone are forgotten"),
             Err(why) => error!(why, "hidden names of topics that are gone cannot be forgotten"),
         }
+    }
+}
+
+/// Which of the topics that are missing have been for long. `gone`: since when which are.
+fn gone_for_long(
+    gone: &mut HashMap<B256, Instant>,
+    missing: HashSet<B256>,
+    now: Instant,
+) -> Vec<B256> {
+    gone.retain(|id, _| missing.contains(id));
+    let is_long = |id: &B256| now.duration_since(*gone.entry(*id).or_insert(now)) >= GONE_FOR;
+    missing.into_iter().filter(is_long).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: B256 = B256::repeat_byte(7);
+
+    fn entry(at: u64, name: Option<&str>) -> NameEntry {
+        NameEntry { epoch: 1, at, name: name.map(Into::into) }
+    }
+
+    fn octets(dir: &Path) -> Vec<u8> {
+        let files = std::fs::read_dir(dir).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    fn holds(dir: &Path, text: &str) -> bool {
+        octets(dir).windows(text.len()).any(|part| part == text.as_bytes())
+    }
+
+    #[test]
+    fn what_was_told_is_there_after_a_kill_and_what_was_taken_back_is_overwritten() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let mut known = Known::open(dir.path()).unwrap();
+        known.write(TOPIC, Some(&entry(5, Some("ward/jane-doe")))).unwrap();
+        known.write(B256::ZERO, Some(&entry(6, Some("ward/john")))).unwrap();
+        // Ended without a word, as by a kill.
+        std::mem::forget(known);
+        let mut known = Known::open(dir.path()).unwrap();
+        assert!(known.names.know(TOPIC, 1) && known.names.know(B256::ZERO, 1));
+        assert!(holds(dir.path(), "jane-doe"));
+        known.write(TOPIC, Some(&entry(7, None))).unwrap();
+        assert!(!holds(dir.path(), "jane-doe") && holds(dir.path(), "john"));
+        known.write(B256::ZERO, None).unwrap();
+        assert!(!holds(dir.path(), "john"));
+        let found = Known::open(dir.path()).unwrap().names;
+        assert_eq!(found, [(TOPIC, entry(7, None))].into_iter().collect());
+        let mode = std::fs::metadata(dir.path().join("hidden-names.sqlite")).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_without_what_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut known = Known::open(dir.path()).unwrap();
+        for harm in [
+            "UPDATE hidden_names SET entry = replace(entry, 'jane', 'john')",
+            "UPDATE hidden_names SET topic = 'jane'",
+            "UPDATE hidden_names SET entry = entry || hex(zeroblob(9000))",
+        ] {
+            known.rows.database.execute("DELETE FROM hidden_names", []).unwrap();
+            known.write(TOPIC, Some(&entry(5, Some("ward/jane")))).unwrap();
+            known.rows.database.execute(harm, []).unwrap();
+            let wrong = Known::open(dir.path()).unwrap_err().to_string();
+            assert!(wrong.contains("hidden-names.sqlite"), "{wrong}");
+            assert!(!wrong.contains("ward"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_topic_is_forgotten_an_hour_after_it_is_gone_and_not_if_it_came_back() {
+        let (start, mut gone) = (Instant::now(), HashMap::new());
+        let missing = || HashSet::from([TOPIC]);
+        let nothing: [B256; 0] = [];
+        let later = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(gone_for_long(&mut gone, missing(), start), nothing);
+        assert_eq!(gone_for_long(&mut gone, missing(), later(3_599)), nothing);
+        assert_eq!(gone_for_long(&mut gone, missing(), later(3_600)), [TOPIC]);
+        assert_eq!(gone_for_long(&mut gone, HashSet::new(), later(3_700)), nothing);
+        assert_eq!(gone_for_long(&mut gone, missing(), later(7_200)), nothing);
+        assert_eq!(gone_for_long(&mut gone, missing(), later(10_800)), [TOPIC]);
     }
 }
