@@ -155,6 +155,11 @@ impl HiddenNames {
         Self { site, mirror, writer, desk, audit, known: Arc::new(Mutex::new(known)) }
     }
 
+    /// What they are laid over.
+    pub fn mirror(&self) -> &Arc<Mirror> {
+        &self.mirror
+    }
+
     /// Follows a request, which is on the disk and in force then, on open sessions too. `false` if the name was known before as it is now, or
     /// was not.
     ///

@@ -266,10 +266,9 @@ pub async fn run(
             urls: config.chain.urls.clone(),
             history: u64::try_from(config.chain.history).unwrap_or(u64::MAX),
         };
-        let (mirror, health) = (mirror.clone(), chain_health.clone());
+        let health = chain_health.clone();
         let (records, dir) = (Place::of(&config, facts.gateway), &config.state_dir);
-        let api =
-            Api::new(api, facts, dir, records, mirror, health, names.clone(), metrics.clone());
+        let api = Api::new(api, facts, dir, records, health, names.clone(), metrics.clone());
         (api, socket, address)
     });
     let vitals = Arc::new(Vitals::new(

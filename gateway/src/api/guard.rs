@@ -131,14 +131,13 @@ fn pass(served: &Served, peer: SocketAddr, request: &Request) -> Result<Passed, 
     if uri.path().len() + uri.query().map_or(0, str::len) > LONGEST_URI {
         return Err(Problem::long(format!("wanted at most {LONGEST_URI} octets")));
     }
-    match *request.method() {
-        Method::GET | Method::HEAD => {}
+    match (request.method(), super::names::is_signed(uri.path())) {
+        (&Method::OPTIONS, _) => return Ok(Passed::Preflight),
+        (&Method::GET | &Method::HEAD, false) => {}
         // Whoever signed it may, whoever else may see what.
-        Method::POST if super::names::is_signed(request.method(), uri.path()) => {
-            return Ok(Passed::On(Sight { records: false }, origin));
-        }
-        Method::OPTIONS => return Ok(Passed::Preflight),
-        _ => return Err(Problem::method("")),
+        (&Method::POST, true) => return Ok(Passed::On(Sight { records: false }, origin)),
+        (_, false) => return Err(Problem::method("")),
+        (_, true) => return Err(Problem::method("").allowing("POST, OPTIONS")),
     }
     let is_empty = |length: &HeaderValue| length.as_bytes() == b"0";
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)

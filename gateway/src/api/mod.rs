@@ -106,11 +106,11 @@ impl Api {
         facts: Facts,
         state_dir: &Path,
         records: Place,
-        mirror: Arc<Mirror>,
         chain: Arc<ChainHealth>,
         names: Arc<HiddenNames>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let mirror = names.mirror().clone();
         let index = Index::new(state_dir, records, facts.gateway);
         let past = Past::new(facts.clone(), chain.clone());
         let limiter = Limiter::new(config.rate);
@@ -321,7 +321,6 @@ fn router(served: Arc<Served>) -> Router {
     routes
         .route(DESCRIPTION, axum::routing::get(describe))
         .fallback(nothing)
-        .method_not_allowed_fallback(async || Problem::method("").into_response())
         .layer(guarded)
         .with_state(served)
 }

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::body::to_bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use flytrap_policy::{NameRefusal, Origin};
 use serde::de::DeserializeOwned;
@@ -24,10 +24,10 @@ use crate::hidden_names::{Signed, Unfollowed};
 /// Octets of the longest request: a name, and the signature of a contract wallet.
 const LONGEST_BODY: usize = 8 * 1_024;
 
-/// Whether a request is one of these.
-pub(super) fn is_signed(method: &Method, path: &str) -> bool {
+/// Whether requests to this path are such.
+pub(super) fn is_signed(path: &str) -> bool {
     let named = path.strip_prefix("/v1/topics/").and_then(|rest| rest.split_once('/'));
-    *method == Method::POST && named.is_some_and(|(_, rest)| matches!(rest, "name" | "name/erase"))
+    named.is_some_and(|(_, rest)| matches!(rest, "name" | "name/erase"))
 }
 
 /// The hidden name of a topic, signed by its owner as `DiscloseName`.

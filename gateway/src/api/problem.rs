@@ -26,6 +26,8 @@ pub(super) struct Problem {
     detail: Option<String>,
     #[serde(skip)]
     retry_after: Option<u64>,
+    #[serde(skip)]
+    allow: &'static str,
 }
 
 /// The media type of a problem.
@@ -43,6 +45,7 @@ macro_rules! problems {
                         status: StatusCode::$status.as_u16(),
                         detail: Some(detail.into()).filter(|detail| !detail.is_empty()),
                         retry_after: None,
+                        allow: "GET, HEAD, OPTIONS",
                     }
                 }
             )*
@@ -92,6 +95,11 @@ impl Problem {
         self
     }
 
+    /// With the methods that the path takes.
+    pub(super) fn allowing(self, allow: &'static str) -> Self {
+        Self { allow, ..self }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
@@ -116,7 +124,7 @@ impl From<IndexError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, after) = (self.status(), self.retry_after);
+        let (status, after, allow) = (self.status(), self.retry_after, self.allow);
         let text = serde_json::to_string(&self).unwrap_or_default();
         let mut response =
             (status, [(header::CONTENT_TYPE, PROBLEM), (header::CACHE_CONTROL, "no-store")], text)
@@ -130,7 +138,7 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, bearer);
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.entry(header::ALLOW).or_insert(HeaderValue::from_static("GET, HEAD, OPTIONS"));
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         response
     }

@@ -320,7 +320,8 @@ fn only_what_the_owner_signed_is_followed_and_no_refusal_tells_the_name() -> Res
         let page = [("Origin", "https://evil.example")];
         let host = [("Host", "evil.example")];
         let named = format!("/v1/topics/{}/name", NAME.replace('/', "%2F"));
-        let cases: [(&str, &str, &[(&str, &str)], u16); 8] = [
+        type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16);
+        let cases: [Case<'_>; 8] = [
             (&path, &long, &[], 413),
             (&path, &broken, &[], 400),
             (&path, &more, &[], 400),
