@@ -57,17 +57,31 @@ impl Known {
         let parse = |topic: &str, text: &str| {
             let id: B256 = topic.parse().map_err(|_| "it is about no topic".to_owned())?;
             // What is wrong with it may be told with a part of it.
-            let entry = serde_json::from_str::<NameEntry>(text)
+            let (of, entry) = serde_json::from_str::<(B256, NameEntry)>(text)
                 .map_err(|error| format!("column {}", error.column()))?;
-            Ok((id, entry))
+            // Damage must not make it one of another topic.
+            if of == id { Ok((id, entry)) } else { Err("it was written for another".to_owned()) }
         };
         let (rows, entries) = KeptRows::open(state_dir, TABLE, parse)?;
         Ok(Self { rows, names: entries.into_iter().collect() })
     }
 
-    fn write(&mut self, topic_id: B256, entry: Option<&NameEntry>) -> Result<(), String> {
-        let text = entry.map(serde_json::to_string).transpose().map_err(|e| e.to_string())?;
-        self.rows.write(&[(topic_id.to_string(), text)]).map_err(|error| error.to_string())
+    /// What there is now of these topics, on the disk and then in memory.
+    fn change(&mut self, changes: Vec<(B256, Option<NameEntry>)>) -> Result<(), String> {
+        let row = |(id, entry): &(B256, Option<NameEntry>)| {
+            let text = entry.as_ref().map(|entry| serde_json::to_string(&(id, entry)));
+            Ok::<_, serde_json::Error>((id.to_string(), text.transpose()?))
+        };
+        let rows: Vec<_> =
+            changes.iter().map(row).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+        self.rows.write(&rows).map_err(|error| error.to_string())?;
+        for (id, entry) in changes {
+            match entry {
+                Some(entry) => self.names.put(id, entry),
+                None => self.names.remove(id),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -207,26 +221,35 @@ impl HiddenNames {
         signed.request().check(&view, self.mirror.now())?;
         let Some(entry) = known.names.judge(&signed.request(), &view)? else { return Ok(false) };
         let Signed { owner, topic_id, epoch, .. } = signed;
-        let is_told = entry.name.is_some();
-        let is_new = known.names.know(topic_id, epoch) != is_told;
+        let (is_told, was) = (entry.name.is_some(), known.names.told_in(topic_id));
+        let is_new = if is_told { was != Some(epoch) } else { was.is_some() };
+        // What begins with a name that is taken back goes with it.
+        let below = if is_told { Vec::new() } else { known.names.below(topic_id) };
+        let mut changed = vec![(topic_id, epoch)];
+        changed.extend(below.iter().map(|(id, entry)| (*id, entry.epoch)));
         let writer = self.writer.clone();
         let done = tokio::task::spawn_blocking(move || {
-            known.write(topic_id, Some(&entry))?;
-            known.names.put(topic_id, entry);
-            // While nobody else changes them.
+            let all = below.into_iter().chain([(topic_id, entry)]);
+            known.change(all.map(|(id, entry)| (id, Some(entry))).collect())?;
             if is_new {
                 writer.know(known.names.clone());
             }
-            Ok::<_, String>(())
+            Ok::<_, String>(known)
         });
-        if let Err(why) = done.await.unwrap_or_else(|fault| Err(fault.to_string())) {
-            error!(why, topic = %topic_id, "a hidden name is neither known nor forgotten as its owner asks: mend the disk of `state_dir`");
-            return Err(Unfollowed::Disk);
-        }
+        // Kept until it is on its way to the record: that has things in the order in which they were in force.
+        let _known = match done.await.unwrap_or_else(|fault| Err(fault.to_string())) {
+            Ok(known) => known,
+            Err(why) => {
+                error!(why, topic = %topic_id, "a hidden name is neither known nor forgotten as its owner asks: mend the disk of `state_dir`");
+                return Err(Unfollowed::Disk);
+            }
+        };
         if is_new {
             let kind = if is_told { Kind::NameDisclosed } else { Kind::NameErased };
-            self.audit.name(kind, owner, topic_id, epoch).await;
-            info!(topic = %topic_id, %owner, what = kind.word(), "followed the owner of a hidden name");
+            for (topic_id, epoch) in changed {
+                self.audit.name(kind, owner, topic_id, epoch).await;
+                info!(topic = %topic_id, %owner, what = kind.word(), "followed the owner of a hidden name");
+            }
         }
         Ok(is_new)
     }
@@ -235,7 +258,7 @@ impl HiddenNames {
         timeout(PATIENCE, self.known.clone().lock_owned()).await.map_err(|_| Unfollowed::Busy)
     }
 
-    /// Forgets names of topics that are gone, until `stop`.
+    /// Forgets names of topics that are gone, and what was taken back so long ago that no request about it counts, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut timer = interval(EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -250,22 +273,20 @@ impl HiddenNames {
 
     async fn forget_gone(&self, gone: &mut HashMap<B256, Instant>, now: Instant) {
         let (Ok(view), Ok(mut known)) = (self.view(), self.lock().await) else { return };
-        let forgotten = gone_for_long(gone, known.names.without_topic(&view).collect(), now);
+        let mut forgotten = gone_for_long(gone, known.names.without_topic(&view).collect(), now);
+        forgotten.extend(known.names.over(self.mirror.now()));
         if forgotten.is_empty() {
             return;
         }
         let writer = self.writer.clone();
         let done = tokio::task::spawn_blocking(move || {
-            for id in &forgotten {
-                known.write(*id, None)?;
-                known.names.remove(*id);
-            }
+            known.change(forgotten.iter().map(|id| (*id, None)).collect())?;
             writer.know(known.names.clone());
             Ok::<_, String>(forgotten.len())
         });
         match done.await.unwrap_or_else(|fault| Err(fault.to_string())) {
-            Ok(topics) => info!(topics, "hidden names of topics that are gone are forgotten"),
-            Err(why) => error!(why, "hidden names of topics that are gone cannot be forgotten"),
+            Ok(topics) => info!(topics, "what is over of hidden names is forgotten"),
+            Err(why) => error!(why, "what is over of hidden names cannot be forgotten"),
         }
     }
 }
@@ -306,16 +327,16 @@ mod tests {
 
         let dir = tempfile::tempdir().unwrap();
         let mut known = Known::open(dir.path()).unwrap();
-        known.write(TOPIC, Some(&entry(5, Some("ward/jane-doe")))).unwrap();
-        known.write(B256::ZERO, Some(&entry(6, Some("ward/john")))).unwrap();
+        known.change(vec![(TOPIC, Some(entry(5, Some("ward/jane-doe"))))]).unwrap();
+        known.change(vec![(B256::ZERO, Some(entry(6, Some("ward/john"))))]).unwrap();
         // Ended without a word, as by a kill.
         std::mem::forget(known);
         let mut known = Known::open(dir.path()).unwrap();
-        assert!(known.names.know(TOPIC, 1) && known.names.know(B256::ZERO, 1));
+        assert_eq!([TOPIC, B256::ZERO].map(|id| known.names.told_in(id)), [Some(1); 2]);
         assert!(holds(dir.path(), "jane-doe"));
-        known.write(TOPIC, Some(&entry(7, None))).unwrap();
+        known.change(vec![(TOPIC, Some(entry(7, None)))]).unwrap();
         assert!(!holds(dir.path(), "jane-doe") && holds(dir.path(), "john"));
-        known.write(B256::ZERO, None).unwrap();
+        known.change(vec![(B256::ZERO, None)]).unwrap();
         assert!(!holds(dir.path(), "john"));
         let found = Known::open(dir.path()).unwrap().names;
         assert_eq!(found, [(TOPIC, entry(7, None))].into_iter().collect());
@@ -330,10 +351,11 @@ mod tests {
         for harm in [
             "UPDATE hidden_names SET entry = replace(entry, 'jane', 'john')",
             "UPDATE hidden_names SET topic = 'jane'",
+            "UPDATE hidden_names SET topic = replace(topic, '7', '8')",
             "UPDATE hidden_names SET entry = entry || hex(zeroblob(9000))",
         ] {
             known.rows.database.execute("DELETE FROM hidden_names", []).unwrap();
-            known.write(TOPIC, Some(&entry(5, Some("ward/jane")))).unwrap();
+            known.change(vec![(TOPIC, Some(entry(5, Some("ward/jane"))))]).unwrap();
             known.rows.database.execute(harm, []).unwrap();
             let wrong = Known::open(dir.path()).unwrap_err().to_string();
             assert!(wrong.contains("hidden-names.sqlite"), "{wrong}");

@@ -85,6 +85,7 @@ pub(crate) async fn ask(
         .timeout(PATIENCE)
         // Whoever else it leads to was not named.
         .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
         .build()
         .wrap_err("no HTTP client")?;
     let (mut answers, mut failed) = (Vec::new(), 0);

@@ -61,8 +61,9 @@ pub enum Denial {
     /// No registered topic governs the name.
     #[error("no registered topic governs this name")]
     Ungoverned,
-    /// A topic with a hidden name may govern the name instead of the one above, and nobody has told which.
-    #[error("names below topic {topic_id} may be hidden ones, which are not known here")]
+    /// A topic with a hidden name may govern the name instead of the one above, and nobody has told which; or it does, and is not open to who
+    /// asks.
+    #[error("names below topic {topic_id} may be hidden ones, not known here or of others")]
     HiddenName {
         /// The topic below which there are hidden ones.
         topic_id: B256,

@@ -212,18 +212,24 @@ impl Names {
         view: &View,
     ) -> Result<Option<NameEntry>, NameRefusal> {
         let known = self.0.get(&request.topic_id);
-        let (at, epoch) = (request.issued_at, request.epoch);
-        let name = match (request.wish, known.filter(|known| known.epoch == epoch)) {
+        let (mut at, epoch) = (request.issued_at, request.epoch);
+        // Times count whatever the epoch: a reorganisation may bring an earlier one back, and with it requests that were overtaken.
+        let name = match (request.wish, known) {
             // Of one second, taking back is the later.
             (NameWish::Erase, Some(known)) if known.name.is_some() && at < known.at => {
                 return Err(NameRefusal::Superseded { at: known.at });
             }
             (NameWish::Erase, Some(known)) if known.name.is_none() && at <= known.at => {
-                return Ok(None);
+                if known.epoch == epoch {
+                    return Ok(None);
+                }
+                at = known.at;
+                None
             }
             (NameWish::Erase, _) => None,
             (NameWish::Disclose { name, .. }, Some(known))
-                if at == known.at && known.name.as_deref() == Some(name) =>
+                if (at, epoch) == (known.at, known.epoch)
+                    && known.name.as_deref() == Some(name) =>
             {
                 return Ok(None);
             }
@@ -270,6 +276,28 @@ impl Names {
         self.0.remove(&topic_id);
     }
 
+    /// What goes with the name of a topic that is taken back: the names that begin with it. Of each, what is left.
+    #[must_use]
+    pub fn below(&self, topic_id: B256) -> Vec<(B256, NameEntry)> {
+        let Some(above) = self.0.get(&topic_id).and_then(|entry| entry.name.as_deref()) else {
+            return Vec::new();
+        };
+        let is_below = |entry: &NameEntry| {
+            let rest = entry.name.as_deref().and_then(|name| name.strip_prefix(above));
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        let all = self.0.iter().filter(|(_, entry)| is_below(entry));
+        all.map(|(id, entry)| (*id, NameEntry { name: None, ..entry.clone() })).collect()
+    }
+
+    /// Topics of which nothing but a name taken back is remembered, and all requests that this keeps out have ended.
+    pub fn over(&self, now: u64) -> impl Iterator<Item = B256> {
+        let is_over = move |entry: &NameEntry| {
+            entry.name.is_none() && entry.at.saturating_add(LONGEST_LIFE) < now
+        };
+        self.0.iter().filter(move |(_, entry)| is_over(entry)).map(|(id, _)| *id)
+    }
+
     /// Topics of which something is known although they are not registered any more, or anew.
     pub fn without_topic<'a>(&'a self, view: &'a View) -> impl Iterator<Item = B256> + 'a {
         let is_there = |registry: &Registry, id: B256, epoch: u64| {
@@ -286,11 +314,11 @@ impl Names {
         self.0.iter().filter_map(|(id, entry)| Some((*id, entry.epoch, entry.name.as_deref()?)))
     }
 
-    /// Whether the topic's name is known.
+    /// In which epoch of the topic its name was told, if one is known.
     #[must_use]
-    pub fn know(&self, topic_id: B256, epoch: u64) -> bool {
-        let entry = self.0.get(&topic_id).filter(|entry| entry.epoch == epoch);
-        entry.is_some_and(|entry| entry.name.is_some())
+    pub fn told_in(&self, topic_id: B256) -> Option<u64> {
+        let entry = self.0.get(&topic_id).filter(|entry| entry.name.is_some());
+        entry.map(|entry| entry.epoch)
     }
 
     /// How many names are known.

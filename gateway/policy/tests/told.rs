@@ -139,14 +139,12 @@ fn a_topic_whose_name_was_told_governs_its_branch_and_frees_the_names_beside_it(
     for name in ["p/jane", "p/jane/pulse"] {
         assert_eq!(basis(&view, JANE, name), Ok(Basis::Owner), "{name}");
         assert_eq!(basis(&view, 1, name), Ok(Basis::Grant), "{name}");
-        let no_grant = Err(Denial::NoGrant { topic_id: jane, price_hint: None });
         // The topic above has another owner.
-        assert_eq!(basis(&view, OWNER, name), no_grant, "{name}");
+        assert_eq!(basis(&view, OWNER, name), Err(hides("p")), "{name}");
     }
     assert_eq!(basis(&view, OWNER, "p/john"), Ok(Basis::Owner));
     assert_eq!(reach(&view, JANE, "p/jane/#"), Ok(Reach::Covered));
-    let no_grant = Denial::NoGrant { topic_id: jane, price_hint: None };
-    assert_eq!(reach(&view, OWNER, "p/#"), Err(no_grant));
+    assert_eq!(reach(&view, OWNER, "p/#"), Err(hides("p")));
     // Only the one who hid knows: what the chain tells is found as before, and hashed as before.
     assert_eq!(view.head.digest(), ward.broker.registry.digest());
     assert!(view.head.topics().all(|topic| topic.hidden.is_none()));
@@ -156,6 +154,94 @@ fn a_topic_whose_name_was_told_governs_its_branch_and_frees_the_names_beside_it(
     for (who, name) in [(JANE, "p/jane"), (1, "p/jane/pulse"), (OWNER, "p/john")] {
         assert_eq!(basis(&ward.view(), who, name), Err(hides("p")), "{name}");
     }
+}
+
+/// Whoever could tell a right guess from a wrong one would find the name by a dictionary, and with its id all that is on chain about it.
+#[test]
+fn a_stranger_who_guesses_a_name_is_told_what_a_wrong_guess_is_told() {
+    let mut ward = Ward::new();
+    let jane = ward.hide(topic_id("p"), "p/jane", JANE);
+    let pulse = ward.hide(jane, "p/jane/pulse", JANE);
+    ward.tell(jane, "p/jane").unwrap();
+    ward.tell(pulse, "p/jane/pulse").unwrap();
+    let epoch = ward.broker.registry.topic_by_id(jane).unwrap().epoch;
+    let end = ward.broker.now() + 5;
+    ward.broker.apply(&granted_id(jane, wallet(1), Right::Publish, epoch, end));
+    let is_same = |ward: &Ward, who: u8| {
+        let view = ward.view();
+        for (right, wrong) in
+            [("p/jane", "p/john"), ("p/jane/pulse", "p/jane/other"), ("p/jane/pulse", "p/x/y")]
+        {
+            let said = basis(&view, who, right);
+            assert_eq!(said, basis(&view, who, wrong), "{right} {wrong}");
+            let filters = [right, wrong].map(|name| reach(&view, who, &format!("{name}/#")));
+            assert_eq!(filters[0], filters[1], "{right} {wrong}");
+            let exact = [right, wrong].map(|name| reach(&view, who, name));
+            assert_eq!(exact[0], exact[1], "{right} {wrong}");
+            assert!(!format!("{said:?}{filters:?}{exact:?}").contains(&format!("{jane}")));
+        }
+    };
+    is_same(&ward, 9);
+    assert_eq!(
+        basis(&ward.view(), 9, "p/jane"),
+        Err(Denial::NoGrant { topic_id: topic_id("p"), price_hint: None })
+    );
+    // While another is not told of, all names below are refused as one that may be that.
+    ward.hide(topic_id("p"), "p/jim", JANE);
+    is_same(&ward, 9);
+    assert_eq!(basis(&ward.view(), 9, "p/jane"), Err(hides("p")));
+    // Who has had a grant knows of the topic.
+    ward.wait(5);
+    assert!(
+        matches!(basis(&ward.view(), 1, "p/jane"), Err(Denial::GrantEnded { topic_id, .. }) if topic_id == jane)
+    );
+}
+
+/// Or it would stay in the file within another, and govern.
+#[test]
+fn a_name_that_is_taken_back_takes_those_along_that_begin_with_it() {
+    let mut ward = Ward::new();
+    let jane = ward.hide(topic_id("p"), "p/jane", OWNER);
+    let pulse = ward.hide(jane, "p/jane/pulse", JANE);
+    let janet = ward.hide(topic_id("p"), "p/janet", JANE);
+    for (id, name) in [(jane, "p/jane"), (pulse, "p/jane/pulse"), (janet, "p/janet")] {
+        ward.tell(id, name).unwrap();
+    }
+    let below = ward.names.below(jane);
+    assert_eq!(below.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [pulse]);
+    assert!(ward.names.below(pulse).is_empty());
+    let told = ward.request(pulse, NameWish::Disclose { salt: SALT, name: "p/jane/pulse" });
+    for (id, entry) in below {
+        assert_eq!((entry.name.as_deref(), entry.at), (None, told.issued_at - 1));
+        ward.names.put(id, entry);
+    }
+    ward.erase(jane).unwrap();
+    assert_eq!(ward.names.count(), 1);
+    // What told it does not count again; a newer one does, once the name above is known.
+    let again = NameRequest { issued_at: told.issued_at - 1, ..told };
+    assert!(matches!(ward.ask(&again), Err(NameRefusal::Superseded { .. })));
+    assert_eq!(ward.tell(pulse, "p/jane/pulse"), Err(NameRefusal::Above));
+}
+
+/// A reorganisation may bring an earlier epoch back, and with it a request that was overtaken.
+#[test]
+fn what_was_taken_back_stays_so_in_whatever_epoch_until_all_that_could_tell_it_has_ended() {
+    let mut ward = Ward::new();
+    let jane = ward.hide(topic_id("p"), "p/jane", JANE);
+    let first = ward.broker.registry.clone();
+    ward.wait(1);
+    let told = ward.request(jane, NameWish::Disclose { salt: SALT, name: "p/jane" });
+    assert_eq!(ward.ask(&told), Ok(true));
+    ward.broker.delete_id(jane);
+    ward.hide(topic_id("p"), "p/jane", JANE);
+    assert_eq!(ward.names.told_in(jane), Some(told.epoch));
+    assert_eq!(ward.erase(jane), Ok(true));
+    assert_eq!(ward.names.told_in(jane), None);
+    ward.broker.registry = first;
+    assert!(matches!(ward.ask(&told), Err(NameRefusal::Superseded { .. })));
+    let now = ward.broker.now();
+    assert_eq!(ward.names.over(now + DAY).count(), 0);
+    assert_eq!(ward.names.over(now + DAY + 1).collect::<Vec<_>>(), [jane]);
 }
 
 #[test]
@@ -347,7 +433,7 @@ fn a_known_name_allows_nothing_before_its_topic_has_settled() {
     ward.tell(id, "p/jane").unwrap();
     let view = ward.broker.view_settled_at(&before).with_names(&ward.names);
     assert_eq!(basis(&view, JANE, "p/jane"), Err(Denial::NotSettled));
-    assert!(matches!(basis(&view, OWNER, "p/jane"), Err(Denial::NoGrant { .. })));
+    assert_eq!(basis(&view, OWNER, "p/jane"), Err(hides("p")));
     let there = ward.broker.clone();
     ward.broker.delete_id(id);
     let view = ward.broker.view_settled_at(&there).with_names(&ward.names);

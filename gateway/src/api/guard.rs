@@ -25,6 +25,8 @@ const LONGEST_URI: usize = 4_096;
 const MOST_ORIGINS: usize = 16_384;
 /// Requests that one with a wrong token or signature counts as, so that none is found by trying.
 pub(super) const WRONG_TOKEN: u64 = 20;
+/// Requests that one which changes something counts as: all sessions judge again.
+pub(super) const CHANGE: u64 = 5;
 
 /// What a request may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

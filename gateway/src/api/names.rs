@@ -156,7 +156,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 async fn follow(served: &Arc<Served>, origin: Origin, signed: Signed) -> Result<Response, Problem> {
     let (topic_id, known) = (Word(signed.topic_id), signed.told.is_some());
     match served.names.follow(origin, signed).await {
-        Ok(changed) => Ok(Json(NameAnswer { topic_id, known, changed }).into_response()),
+        Ok(changed) => {
+            if changed {
+                served.limiter.charge(origin, super::guard::CHANGE);
+            }
+            Ok(Json(NameAnswer { topic_id, known, changed }).into_response())
+        }
         Err(why) => {
             if why == Unfollowed::Refused(NameRefusal::Signature) {
                 served.limiter.charge(origin, super::guard::WRONG_TOKEN);

@@ -3,7 +3,7 @@
 use flytrap_mqtt::topic::{intersects_branch, literal_prefix, matches, reaches_below};
 
 use super::names::{Shape, is_in_own_branch};
-use super::{Place, Registry, Rule, Topic, is_marked};
+use super::{Hidden, Place, Registry, Rule, Topic, is_marked};
 use crate::{Basis, Denial, OfferMode, Options, Principal, Reach, Right, Ungoverned, Wildcards};
 
 /// The most registered topics that are looked at to judge one wildcard filter.
@@ -90,7 +90,7 @@ impl Registry {
         if shape.has_empty_level {
             return Err(Denial::EmptyLevel);
         }
-        let (basis, until) = self.right_on(topic, who, right, now)?;
+        let (basis, until) = self.shown_right_on(topic, who, right, now)?;
         if is_shut_in(topic, who) && !is_in_own_branch(name, &topic.name, who.key) {
             return Err(Denial::OtherBranch { topic_id: topic.id });
         }
@@ -98,6 +98,48 @@ impl Registry {
             return Err(Denial::RetainNotAllowed { topic_id: topic.id });
         }
         Ok(Verdict { topic: Some(topic), basis, until })
+    }
+
+    /// [`Registry::right_on`], with a denial that whoever asks may see: that a hidden name is the right one, nobody finds out by guessing.
+    #[inline]
+    fn shown_right_on(
+        &self,
+        topic: &Topic,
+        who: &Principal,
+        right: Right,
+        now: u64,
+    ) -> Result<(Basis, u64), Denial> {
+        let found = self.right_on(topic, who, right, now);
+        match (&topic.hidden, found) {
+            (Some(hidden), Err(denial)) => Err(self.veiled(topic, hidden, denial, who, right, now)),
+            (_, found) => found,
+        }
+    }
+
+    /// What would be said if the hidden topic were not known. Who has or had a right there, or had a grant, knows it anyhow.
+    #[cold]
+    fn veiled(
+        &self,
+        topic: &Topic,
+        hidden: &Hidden,
+        denial: Denial,
+        who: &Principal,
+        right: Right,
+        now: u64,
+    ) -> Denial {
+        if topic.owner == who.wallet || self.granted_until(topic, who.wallet, right).is_some() {
+            return denial;
+        }
+        let above = self.rule(&hidden.below);
+        if let Some(topic_id) = above.hidden_at.or(above.hidden_below) {
+            return Denial::HiddenName { topic_id };
+        }
+        let Some(above) = above.topic else { return Denial::Ungoverned };
+        // A name above that is hidden too is a shorter one, so this ends.
+        match self.shown_right_on(above, who, right, now) {
+            Ok(_) => Denial::HiddenName { topic_id: above.id },
+            Err(denial) => denial,
+        }
     }
 
     /// The right of a principal on a topic, whatever the name: from where it may be used; then the owner has both; a
@@ -196,7 +238,7 @@ impl Registry {
 
     /// Every name that the filter can match and this topic governs may be read.
     fn covers_all_of(&self, asked: &Asked<'_>, topic: &Topic) -> Result<u64, Denial> {
-        let (_, until) = self.right_on(topic, asked.who, Right::Subscribe, asked.now)?;
+        let (_, until) = self.shown_right_on(topic, asked.who, Right::Subscribe, asked.now)?;
         if is_shut_in(topic, asked.who)
             && !is_in_own_branch(asked.prefix, &topic.name, asked.who.key)
         {
