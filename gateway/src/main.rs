@@ -81,6 +81,9 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         from: u64,
     },
+    /// The gateway's records as a whole.
+    #[command(subcommand)]
+    Records(RecordsCommand),
     /// Ask a running gateway whether it is ready. Ends with 0 only if it is.
     Health {
         /// `health.bind` of the gateway, as host:port or URL.
@@ -89,6 +92,16 @@ enum Command {
         /// Seconds to wait.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
         timeout: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RecordsCommand {
+    /// Move the records from the file in `state_dir` to the empty database of `audit.database`, all or none: they are read back and checked before that
+    /// counts. The gateway must not be running; the file stays as it is.
+    Move {
+        #[command(flatten)]
+        config: ConfigFile,
     },
 }
 
@@ -195,6 +208,11 @@ fn act(command: Command) -> eyre::Result<ExitCode> {
             let runtime = runtime()?;
             let exported = runtime.block_on(audit::export(&config, from, out.as_deref()))?;
             eprintln!("{exported}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Records(RecordsCommand::Move { config }) => {
+            let config = Config::load(&config.path())?;
+            println!("{}", runtime()?.block_on(audit::move_records(&config))?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Health { address, timeout } => {

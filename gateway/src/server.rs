@@ -336,6 +336,7 @@ pub async fn run(
             Ok(())
         }
     });
+    let records = audit.clone();
     let office = Office {
         bans: bans.clone(),
         door,
@@ -449,6 +450,15 @@ pub async fn run(
     }
     after.cancel();
     parts.end().await;
+    let lost = records.unwritten();
+    if !lost.is_empty() {
+        error!(
+            accesses = lost.accesses(),
+            refusals = lost.refusals(),
+            others = lost.others(),
+            "the gateway stops and has not written these records: they are lost, unless the database finishes by itself what it was told last"
+        );
+    }
     last.cancel();
     outward.end().await;
     info!("stopped");
@@ -633,7 +643,7 @@ async fn announce(
 }
 
 /// Makes the state directory and keeps others out of it as long as the file lives.
-fn lock_state(path: &Path) -> Result<File, ServerError> {
+pub(crate) fn lock_state(path: &Path) -> Result<File, ServerError> {
     let wrong = |error| ServerError::State { path: path.to_owned(), error };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(wrong)?;
     let lock = File::options()

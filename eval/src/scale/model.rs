@@ -93,7 +93,7 @@ mod means {
     pub(super) const MAINNET_ETHER: f64 = 2e-9;
     pub(super) const ROLLUP_ETHER: f64 = 1e-11;
     /// Records in a second that one store takes, in transactions of 256.
-    pub(super) const RECORDS: f64 = 9_134.0;
+    pub(super) const RECORDS: f64 = 22_056.0;
 }
 
 /// What so many devices need.

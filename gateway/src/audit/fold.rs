@@ -109,6 +109,12 @@ impl Fold {
         folded.add(1, last_at, height);
     }
 
+    /// What it would be drained to, by kind.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
+        let singles = self.singles.iter().map(|draft| draft.record.kind);
+        singles.chain(self.open.keys().map(|key| key.kind))
+    }
+
     /// Takes out what stands for itself.
     pub(super) fn take_singles(&mut self) -> Vec<Draft> {
         std::mem::take(&mut self.singles)

@@ -1,7 +1,7 @@
 //! The record: what happened here, on disk and provable, see [`flytrap_record`].
 //!
 //! ```text
-//! session: messages that went through, counted -> Audit::access (waits for room) ─┐
+//! session: messages that went through, counted -> Audit::access (or wait for room) ─┐
 //! session, door: refusals, failed proofs -> rules -> folded, bounded ── interval ─┼─> Writer -> Store (chained; SQLite or PostgreSQL)
 //!                                            └─> alert -> outbox, penalty          └─> batch -> anchor -> submitter -> chain
 //! door, conduct, operator: bans and their ends -> outbox, and a record of its own, at once
@@ -18,9 +18,12 @@ mod anchors;
 mod export;
 mod fold;
 mod reload;
+mod relocation;
 mod store;
+mod unwritten;
 mod writer;
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,11 +34,14 @@ use flytrap_policy::{
 };
 use flytrap_record::seal::{Personal, Subject};
 use flytrap_record::{Kind, Record};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use export::{ExportError, export};
 pub use reload::follow_rules;
+pub use relocation::{MoveError, Relocated, move_records};
 pub use store::{Closed, Draft, Place, Reader, Retained, Retention, Store, StoreError, file_in};
+pub use unwritten::Lost;
 pub use writer::{Anchors, Terms, Writer};
 
 use crate::bans::{Ban, Subject as Banned};
@@ -44,6 +50,7 @@ use crate::mirror::Mirror;
 use crate::outbox::Outbox;
 use crate::session::Tally;
 use fold::Fold;
+use unwritten::Unwritten;
 
 /// What the writer is to do.
 #[derive(Debug)]
@@ -59,6 +66,7 @@ const MOST_WAITING: usize = 1_024;
 #[derive(Debug, Clone)]
 pub struct Audit {
     work: mpsc::Sender<Work>,
+    unwritten: Arc<Unwritten>,
     fold: Arc<Mutex<Fold>>,
     /// That something is in `fold` which does not wait for the interval.
     soon: Arc<Notify>,
@@ -74,8 +82,21 @@ pub struct Audit {
 #[derive(Debug)]
 pub struct Inbox {
     waiting: mpsc::Receiver<Work>,
+    unwritten: Arc<Unwritten>,
     fold: Arc<Mutex<Fold>>,
     soon: Arc<Notify>,
+}
+
+/// Done when the record has room for what it holds.
+pub type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What came of what a session let through.
+#[must_use = "who goes on without waiting is faster than the disk, and what waits is lost when it is dropped"]
+pub struct Accessed {
+    /// A rule bans the client for it.
+    pub penalty: Option<Penalty>,
+    /// The record has no room for it: nothing more may be let through until this is done.
+    pub waits: Option<Waiting>,
 }
 
 /// A rule bans whoever did it.
@@ -140,9 +161,12 @@ impl Audit {
         // Microseconds since 1970, so that no two runs have a session of the same number, and JSON readers keep it exact.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let first = u64::try_from(since.as_micros()).unwrap_or(1);
-        let inbox = Inbox { waiting, fold: fold.clone(), soon: soon.clone() };
+        let unwritten = Arc::<Unwritten>::default();
+        let inbox =
+            Inbox { waiting, unwritten: unwritten.clone(), fold: fold.clone(), soon: soon.clone() };
         let audit = Self {
             work,
+            unwritten,
             fold,
             soon,
             session: Arc::new(AtomicU64::new(first)),
@@ -167,11 +191,8 @@ impl Audit {
         self.wants_plain.load(Ordering::Relaxed)
     }
 
-    /// Judges what a session let through, and records it. Waits for as long as the disk is behind, and the session with it.
-    pub async fn access(&self, who: &Who, tallies: Vec<Tally>) -> Option<Penalty> {
-        if tallies.is_empty() {
-            return None;
-        }
+    /// Judges what a session let through, and records it.
+    pub fn access(&self, who: &Who, tallies: Vec<Tally>) -> Accessed {
         let (mut drafts, mut penalty) = (Vec::with_capacity(tallies.len()), None);
         for tally in tallies {
             let kind = match tally.right {
@@ -199,11 +220,30 @@ impl Audit {
                 drafts.push(access(who, tally));
             }
         }
-        if !drafts.is_empty() {
+        let waits = if drafts.is_empty() { None } else { self.append(drafts) };
+        Accessed { penalty, waits }
+    }
+
+    /// Puts records on their way to the disk, if need be by waiting for room.
+    fn append(&self, drafts: Vec<Draft>) -> Option<Waiting> {
+        self.unwritten.add(&drafts);
+        match self.work.try_send(Work::Append(drafts)) {
             // The writer ends after all sessions have; without one there is nothing to wait for.
-            let _ = self.work.send(Work::Append(drafts)).await;
+            Ok(()) | Err(TrySendError::Closed(_)) => None,
+            Err(TrySendError::Full(work)) => {
+                let queue = self.work.clone();
+                Some(Box::pin(async move {
+                    // As above.
+                    let _ = queue.send(work).await;
+                }))
+            }
         }
-        penalty
+    }
+
+    /// What has been left here and is not known to be on the disk. Once the writer has ended, that is lost.
+    #[must_use]
+    pub fn unwritten(&self) -> Lost {
+        self.unwritten.with(&self.fold())
     }
 
     /// Records that something came into use which later records rest on: `what` names it. Returns when it is on its way to the disk, ahead of
@@ -211,8 +251,13 @@ impl Audit {
     pub async fn began(&self, what: String, at: u64) {
         let mut began = mark(Kind::Started, at);
         began.record.rule = what;
-        // As with `access`.
-        let _ = self.work.send(Work::Append(vec![began])).await;
+        self.appended(began).await;
+    }
+
+    async fn appended(&self, draft: Draft) {
+        if let Some(waits) = self.append(vec![draft]) {
+            waits.await;
+        }
     }
 
     /// Records that the owner of a topic told its hidden name, or took it back. Returns when it is on its way to the disk, ahead of whatever
@@ -304,7 +349,7 @@ impl Audit {
         let mut changed = mark(Kind::RulesChanged, self.mirror.now());
         changed.record.rule = rules_word(hash);
         // On its way to the disk ahead of whatever the new rules decide.
-        let _ = self.work.send(Work::Append(vec![changed])).await;
+        self.appended(changed).await;
         self.wants_plain.store(rules.want_plain_accesses(), Ordering::Relaxed);
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
     }
@@ -529,7 +574,8 @@ mod tests {
     async fn accesses_are_sensitive_as_their_permit_was() {
         let (audit, mut inbox) = audit(Vec::new());
         assert!(!audit.wants_plain());
-        assert_eq!(audit.access(&who(), vec![tally(false), tally(true)]).await, None);
+        let accessed = audit.access(&who(), vec![tally(false), tally(true)]);
+        assert!(accessed.penalty.is_none() && accessed.waits.is_none());
         let Some(Work::Append(drafts)) = inbox.waiting.recv().await else { panic!("no work") };
         assert_eq!(drafts.iter().map(|draft| draft.record.count).collect::<Vec<_>>(), [3]);
         assert!(inbox.waiting.try_recv().is_err());

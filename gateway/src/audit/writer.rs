@@ -17,12 +17,13 @@ use tracing::{error, info, warn};
 
 use super::fold::Fold;
 use super::store::{Closed, Draft, Retention, Store};
+use super::unwritten::Unwritten;
 use super::{Inbox, Work, mark, rules_word};
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 
 /// Batches of records that one transaction takes.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = 1_024;
 /// Time between two tries to write to a disk that did not take it.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -58,6 +59,7 @@ pub struct Writer {
     /// Away while a thread works with it.
     store: Option<Store>,
     waiting: mpsc::Receiver<Work>,
+    unwritten: Arc<Unwritten>,
     fold: Arc<Mutex<Fold>>,
     soon: Arc<Notify>,
 }
@@ -66,8 +68,8 @@ impl Writer {
     /// Writes what comes out of `inbox` into `store`.
     #[must_use]
     pub fn new(store: Store, inbox: Inbox) -> Self {
-        let Inbox { waiting, fold, soon } = inbox;
-        Self { store: Some(store), waiting, fold, soon }
+        let Inbox { waiting, unwritten, fold, soon } = inbox;
+        Self { store: Some(store), waiting, unwritten, fold, soon }
     }
 
     /// Writes what comes until `stop`, and then what is left. Without `anchors` (`gateway.record` is off) records are kept and proved by nothing but
@@ -82,6 +84,7 @@ impl Writer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut started = mark(Kind::Started, terms.mirror.now());
         started.record.rule = rules_word(terms.rules);
+        self.unwritten.add([&started]);
         self.write(vec![started], &terms, &stop).await;
         // Not a pause in the loop below, which work that never ends would keep from its end.
         let mut steps = tokio::time::interval(BETWEEN);
@@ -93,7 +96,7 @@ impl Writer {
                 () = stop.cancelled() => break,
                 count = self.waiting.recv_many(&mut work, AT_ONCE) => if count == 0 { break },
                 () = self.soon.notified() => {
-                    let singles = self.lock().take_singles();
+                    let singles = self.moved(Fold::take_singles);
                     self.write(singles, &terms, &stop).await;
                 }
                 _ = ticks.tick() => {
@@ -114,16 +117,30 @@ impl Writer {
                 return;
             }
         }
-        let left = std::iter::from_fn(|| self.waiting.try_recv().ok()).collect();
-        self.work_off(left, &terms, &stop).await;
+        // Sessions that wait have room with each turn.
+        while let Ok(first) = self.waiting.try_recv() {
+            let more = std::iter::from_fn(|| self.waiting.try_recv().ok());
+            let left = std::iter::once(first).chain(more).collect();
+            self.work_off(left, &terms, &stop).await;
+        }
         let mut rest = self.folded();
-        rest.push(mark(Kind::Stopped, terms.mirror.now()));
+        let stopped = mark(Kind::Stopped, terms.mirror.now());
+        self.unwritten.add([&stopped]);
+        rest.push(stopped);
         self.write(rest, &terms, &stop).await;
         self.put_together(&terms, anchors.as_ref()).await;
     }
 
     fn folded(&self) -> Vec<Draft> {
-        self.lock().drain()
+        self.moved(Fold::drain)
+    }
+
+    /// Takes something out of what is folded, which is counted as unwritten from then on.
+    fn moved(&self, take: impl FnOnce(&mut Fold) -> Vec<Draft>) -> Vec<Draft> {
+        let mut fold = self.lock();
+        let taken = take(&mut fold);
+        self.unwritten.add(&taken);
+        taken
     }
 
     fn lock(&self) -> MutexGuard<'_, Fold> {
@@ -174,6 +191,7 @@ impl Writer {
             match self.on_thread(move |store| store.append(&batch)).await {
                 None => return,
                 Some(Ok(_)) => {
+                    self.unwritten.written(drafts.iter());
                     terms.metrics.records.inc_by(count);
                     if is_behind {
                         terms.metrics.records_waiting.set(0);
@@ -188,7 +206,7 @@ impl Writer {
                     }
                     is_behind = true;
                     if stop.is_cancelled() {
-                        error!(%why, records = count, "the gateway stops and these records are lost");
+                        error!(%why, records = count, "the gateway stops and cannot write these records");
                         return;
                     }
                 }

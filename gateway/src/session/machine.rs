@@ -278,6 +278,12 @@ impl Machine {
         }
     }
 
+    /// Nothing of the client was read for a while, through no fault of its own: what it owes by now counts from here.
+    pub fn resume(&mut self) {
+        self.heard_client = self.clock.elapsed;
+        self.renewal.extend(self.clock.elapsed);
+    }
+
     /// The mirror moved or a deadline came: judges again everything that the session stands on.
     ///
     /// Filters whose right ended are taken back at the broker, so that a shared group loses nothing to a member who may not read.

@@ -201,11 +201,8 @@ where
     ) -> Poll<Stop> {
         loop {
             let (mut moved, mut must_rearm) = (false, false);
-            if let Poll::Ready(Err(_)) = self.broker.poll_drain(cx) {
-                return Poll::Ready(Stop::End(End::BrokerLeft));
-            }
-            if let Poll::Ready(Err(_)) = self.client.poll_drain(cx) {
-                return Poll::Ready(Stop::End(End::ClientLost));
+            if let Err(end) = self.drain(cx) {
+                return Poll::Ready(Stop::End(end));
             }
             if self.broker.unsent.is_empty()
                 && self.client.unsent.len() < MOST_UNSENT
@@ -244,6 +241,17 @@ where
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Hands both sides what they take of what waits for them; reads nothing.
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if let Poll::Ready(Err(_)) = self.broker.poll_drain(cx) {
+            return Err(End::BrokerLeft);
+        }
+        if let Poll::Ready(Err(_)) = self.client.poll_drain(cx) {
+            return Err(End::ClientLost);
+        }
+        Ok(())
     }
 
     fn poll_client(

@@ -38,6 +38,15 @@ pub(super) enum Renewal {
     },
 }
 
+impl Renewal {
+    /// Gives a client that was asked its whole time from `now` on.
+    pub(super) fn extend(&mut self, now: Duration) {
+        if let Self::Asked { until } = self {
+            *until = now + PATIENCE;
+        }
+    }
+}
+
 /// What the driver has to act on.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {

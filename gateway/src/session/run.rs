@@ -1,9 +1,9 @@
 //! The task of one session: wakes for octets, for the chain, for deadlines and for the end.
 
 use std::future::{pending, poll_fn};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
@@ -20,7 +20,7 @@ use super::proof::{self, Prover, Unproven};
 use super::pump::{Pump, Stop, World};
 use super::renewal::Step;
 use super::seldom::Seldom;
-use crate::audit::{self, Happening, Penalty, Who};
+use crate::audit::{self, Happening, Penalty, Waiting, Who};
 use crate::conduct::Stay;
 use crate::metrics::AuthorizationLabel;
 use crate::shared::{Peer, Shared};
@@ -64,6 +64,8 @@ struct Session<'a> {
     /// By which databases its country is known.
     located: u64,
     proofs: Proofs<'a>,
+    /// What went through and finds no room in the record yet. Nothing is read meanwhile.
+    waits: Option<Waiting>,
     shared: &'a Shared,
     began: Instant,
     stalls: Stalls,
@@ -92,6 +94,8 @@ enum Wake {
     Moved(bool),
     Timer,
     Judged(Result<Principal, Unproven>),
+    /// The record has room again.
+    Recorded,
 }
 
 impl<'a> Session<'a> {
@@ -113,6 +117,7 @@ impl<'a> Session<'a> {
             who,
             located,
             proofs,
+            waits: None,
             shared,
             began,
             stalls: Stalls::default(),
@@ -157,13 +162,7 @@ impl<'a> Session<'a> {
                 tokio::select! {
                     biased;
                     wake = Seldom::new(seldom, &bell) => wake,
-                    stop = poll_fn(|cx| {
-                        // Before anything is read: a rule counts from the next message on.
-                        self.machine.tally_plain(shared.audit.wants_plain());
-                        let stop = self.pump.poll(cx, &mut self.machine, &world, &mut self.pace);
-                        self.report();
-                        stop
-                    }) => Wake::Pump(stop),
+                    wake = poll_fn(|cx| self.poll_octets(cx, &world)) => wake,
                 }
             };
             let woken = match wake {
@@ -174,7 +173,7 @@ impl<'a> Session<'a> {
                     None => End::Stopping,
                 }),
                 Wake::Moved(true) if self.located != shared.countries.generation() => {
-                    Box::pin(self.relocate(&world)).await
+                    self.relocate(&world)
                 }
                 Wake::Moved(true) => self.follow(&world),
                 Wake::Moved(false) => Err(End::Distrusted),
@@ -182,6 +181,11 @@ impl<'a> Session<'a> {
                 Wake::Judged(judged) => {
                     judging = None;
                     self.renew(judged, &world)
+                }
+                Wake::Recorded => {
+                    self.machine.set_clock(world.clock());
+                    self.machine.resume();
+                    Ok(())
                 }
             };
             let woken = match self.machine.take_step() {
@@ -194,9 +198,7 @@ impl<'a> Session<'a> {
             }
             let due = self.machine.tallies_due(shared.config.audit.interval);
             if due.is_some_and(|due| self.began.elapsed() >= due) {
-                // Nothing is read meanwhile: what must be recorded goes no faster than the disk.
-                let penalty = shared.audit.access(&self.who, self.machine.take_tallies()).await;
-                self.punish(penalty);
+                self.hand_over();
             }
             if Timer::now() >= self.round {
                 self.round = Timer::now() + ROUND;
@@ -207,6 +209,38 @@ impl<'a> Session<'a> {
         };
         Box::pin(self.leave(&end)).await;
         end
+    }
+
+    /// Moves octets; but while the record has no room for what went through, only those that are on their way: what must be recorded goes no
+    /// faster than the disk.
+    fn poll_octets(&mut self, cx: &mut Context<'_>, world: &World<'_>) -> Poll<Wake> {
+        if let Some(waits) = &mut self.waits {
+            if let Err(end) = self.pump.drain(cx) {
+                return Poll::Ready(Wake::Pump(Stop::End(end)));
+            }
+            ready!(waits.as_mut().poll(cx));
+            self.waits = None;
+            return Poll::Ready(Wake::Recorded);
+        }
+        // Before anything is read: a rule counts from the next message on.
+        self.machine.tally_plain(self.shared.audit.wants_plain());
+        let stop = self.pump.poll(cx, &mut self.machine, world, &mut self.pace);
+        self.report();
+        stop.map(Wake::Pump)
+    }
+
+    /// Hands what went through to the record, which may have no room for it yet.
+    fn hand_over(&mut self) {
+        let accessed = self.shared.audit.access(&self.who, self.machine.take_tallies());
+        self.punish(accessed.penalty);
+        if let Some(waits) = accessed.waits {
+            // A session that waits lets nothing through, so there is no other one that would be dropped here.
+            debug_assert!(
+                self.waits.is_none(),
+                "something went through while the record had no room"
+            );
+            self.waits = Some(waits);
+        }
     }
 
     /// Acts on a step of the client's towards a new proof.
@@ -262,21 +296,16 @@ impl<'a> Session<'a> {
     }
 
     /// Looks where the client is by the databases of now. If that is elsewhere, everything is judged again.
-    async fn relocate(&mut self, world: &World<'_>) -> Result<(), End> {
+    fn relocate(&mut self, world: &World<'_>) -> Result<(), End> {
         let shared = self.shared;
         self.located = shared.countries.generation();
         let country = shared.countries.country_of_client(self.proofs.prover.peer);
         if country != self.who.principal.country {
             // What went through until now did so from where the client was believed to be.
             self.report();
-            let (before, tallies) = (self.who.clone(), self.machine.take_tallies());
+            self.hand_over();
             self.who.principal.country = country;
             self.machine.relocate(country);
-            // What may not be any more is taken back before the disk is waited for.
-            let done = self.follow(world);
-            let penalty = shared.audit.access(&before, tallies).await;
-            self.punish(penalty);
-            return done;
         }
         self.follow(world)
     }
@@ -284,6 +313,10 @@ impl<'a> Session<'a> {
     fn tick(&mut self, world: &World<'_>) -> Result<(), End> {
         if world.is_distrusted() {
             return Err(End::Distrusted);
+        }
+        if self.waits.is_some() {
+            // Nothing is read, so nobody is held to what it owes; and the broker is not told of a client that nobody hears that it is alive.
+            return self.follow(world);
         }
         self.machine.set_clock(world.clock());
         if self.pace.held_until().is_some() {
@@ -300,6 +333,7 @@ impl<'a> Session<'a> {
         let clock = world.clock();
         let tallies = self.machine.tallies_due(self.shared.config.audit.interval);
         let alive = [alive, tallies, self.pace.held_until()].into_iter().flatten().min();
+        let alive = alive.filter(|_| self.waits.is_none());
         let alive = alive.map_or(ROUND, |at| at.saturating_sub(clock.elapsed));
         // Seconds are compared as whole numbers: the right is gone when the next one begins.
         let rights = rights.map_or(ROUND, |at| Duration::from_secs(at.saturating_sub(clock.now)));
@@ -363,7 +397,8 @@ impl<'a> Session<'a> {
             let (conduct, peer) = (&self.shared.conduct, self.proofs.prover.peer.addr);
             conduct.offended(&self.who.principal, Offence::Fault, 1, end.word(), peer);
         }
-        let tallies = self.machine.take_tallies();
+        // Before anything is waited for, so that it is known of what is not written when the gateway stops.
+        self.hand_over();
         let Pump { client, broker } = self.pump;
         let client_end = timeout(LAST_WORDS, client.finish(&to_client));
         let broker_end = timeout(LAST_WORDS, async {
@@ -376,19 +411,17 @@ impl<'a> Session<'a> {
         });
         let _ = tokio::join!(client_end, broker_end);
         // Last, so that a slow disk keeps nobody from hearing of the end.
-        let penalty = self.shared.audit.access(&self.who, tallies).await;
-        punish(self.shared, &self.who.principal, penalty, self.proofs.prover.peer.addr);
+        if let Some(waits) = self.waits {
+            waits.await;
+        }
     }
 
     /// Does what an audit rule has in store for whoever this is.
     fn punish(&self, penalty: Option<Penalty>) {
-        punish(self.shared, &self.who.principal, penalty, self.proofs.prover.peer.addr);
-    }
-}
-
-fn punish(shared: &Shared, who: &Principal, penalty: Option<Penalty>, peer: SocketAddr) {
-    if let Some(penalty) = penalty {
-        shared.conduct.punish(who, &penalty, peer);
+        if let Some(penalty) = penalty {
+            let peer = self.proofs.prover.peer.addr;
+            self.shared.conduct.punish(&self.who.principal, &penalty, peer);
+        }
     }
 }
 

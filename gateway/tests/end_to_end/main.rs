@@ -34,6 +34,8 @@ mod proxy_protocol;
 mod reauthentication;
 mod record;
 mod record_disk;
+mod record_waiting;
+mod records_move;
 mod reload;
 mod restarts;
 mod revocation;

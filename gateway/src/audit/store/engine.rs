@@ -68,10 +68,8 @@ pub(super) struct NewRow {
     pub(super) index: u64,
     pub(super) link: B256,
     pub(super) kind: u8,
-    pub(super) wallet: [u8; 20],
-    pub(super) topic: B256,
-    pub(super) first_at: u64,
     pub(super) last_at: u64,
+    /// As [`pack`](super::packed::pack) makes them.
     pub(super) octets: Vec<u8>,
 }
 
@@ -103,8 +101,8 @@ pub(super) struct Change {
     pub(super) keys: Vec<KeyRow>,
     /// Records that are appended.
     pub(super) rows: Vec<NewRow>,
-    /// A batch that is closed.
-    pub(super) closed: Option<BatchRow>,
+    /// Batches that are closed.
+    pub(super) closed: Vec<BatchRow>,
     /// A batch that goes, by its sequence number.
     pub(super) batch: Option<u64>,
     /// Of the records before this one the first go, so many.

@@ -75,6 +75,26 @@ pub enum StoreError {
         /// Its version.
         found: i64,
     },
+    /// Tables of a version before, where only the newest will do.
+    #[error(
+        "records in {place} have format {found}, wanted {VERSION}: start and stop the gateway with them once"
+    )]
+    Old {
+        /// Where.
+        place: String,
+        /// Its version.
+        found: i64,
+    },
+    /// Records cannot go where there are some.
+    #[error(
+        "{place} has records of gateway {gateway} already: only an empty place takes those of a file; name another database, or have its owner delete the rows of this gateway if they are of a try"
+    )]
+    Taken {
+        /// Where.
+        place: String,
+        /// Whose.
+        gateway: Address,
+    },
     /// Somebody took the file away while it was in use.
     #[error(
         "records in {place}: the file was removed or replaced while the gateway uses it; put it back where it was, or restart the gateway to begin a new one (what was anchored is then missing in exports)"

@@ -11,15 +11,17 @@
 mod engine;
 mod error;
 mod keys;
+mod moving;
+mod packed;
 mod postgres;
 mod reader;
 mod retention;
 mod schema;
+mod sealing;
 mod sqlite;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::slice;
@@ -31,17 +33,17 @@ use flytrap_record::seal::{Personal, Subject};
 use flytrap_record::{Batch, Record, leaf, link, top};
 
 pub use error::StoreError;
+pub(super) use moving::{Moved, Step, relocate};
 pub use reader::Reader;
 pub use retention::{Retained, Retention};
 
 use crate::config::{Config, DatabaseConfig, Secret};
 use engine::{Applied, BatchRow, Change, Engine, Last, NewRow};
 use keys::Keys;
+use packed::Stored;
 use postgres::{Postgres, Role};
+use sealing::Sealed;
 use sqlite::Sqlite;
-
-/// Octets in place of a record of which only the leaf is left; no record is so short.
-const LEAF_OCTETS: usize = 32;
 
 /// What happened, on its way to become a record: without a number, and with what is personal in the clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -238,26 +240,13 @@ impl Store {
         }
         let changed = self.keys.fetch(&subjects, erased, self.engine.as_ref())?;
         let (mut index, mut at) = self.tail;
-        let mut rows = Vec::with_capacity(drafts.len());
-        for (Draft { record, personal }, tag) in drafts.iter().zip(tags) {
+        let sealed = self.seal(index + 1, drafts, &tags)?;
+        let mut rows = Vec::with_capacity(sealed.len());
+        for (Sealed { leaf, octets }, Draft { record, .. }) in sealed.into_iter().zip(drafts) {
             index += 1;
-            let mut record = Record { index, ..record.clone() };
-            if let (Some((_, personal)), Some(tag)) = (personal, tag) {
-                let key = self.keys.get(tag).ok_or_else(|| self.damaged("a key is gone".into()))?;
-                record.personal = key.seal(self.gateway, index, personal);
-            }
-            let octets = record.encode();
-            at = link(at, leaf(&octets));
-            rows.push(NewRow {
-                index,
-                link: at,
-                kind: record.kind.number(),
-                wallet: record.wallet.into_array(),
-                topic: record.topic_id,
-                first_at: record.first_at,
-                last_at: record.last_at,
-                octets,
-            });
+            at = link(at, leaf);
+            let (kind, last_at) = (record.kind.number(), record.last_at);
+            rows.push(NewRow { index, link: at, kind, last_at, octets });
         }
         let tail = (index, at);
         match self.engine.apply(Change { erased, keys: changed, rows, ..Change::default() }) {
@@ -272,18 +261,6 @@ impl Store {
                 Err(error)
             }
         }
-    }
-
-    /// Whom each draft is about, by tag, and the last second that is told of each of those.
-    fn subjects(&self, drafts: &[Draft]) -> (Vec<Option<B256>>, BTreeMap<B256, u64>) {
-        let mut subjects = BTreeMap::new();
-        let tag = |Draft { record, personal }: &Draft| {
-            let tag = personal.as_ref()?.0.tag(self.pseudonym_key.expose());
-            let last: &mut u64 = subjects.entry(tag).or_default();
-            *last = record.last_at.max(*last);
-            Some(tag)
-        };
-        (drafts.iter().map(tag).collect(), subjects)
     }
 
     /// Puts the records that came since the last time together for an anchor; `None` if there are none. `on_chain` tells sequence and root of
@@ -316,7 +293,7 @@ impl Store {
             root: batch.root(),
             previous,
         };
-        self.engine.apply(Change { closed: Some(row), ..Change::default() })?;
+        self.engine.apply(Change { closed: vec![row], ..Change::default() })?;
         Ok(Some(row.into()))
     }
 
@@ -345,7 +322,7 @@ impl Store {
     fn leaves(&self, first: u64, count: u64) -> Result<Vec<B256>, StoreError> {
         let mut leaves = Vec::new();
         self.engine.records(first, count, &mut |row| {
-            leaves.push(leaf(row.octets));
+            leaves.extend(Stored::whole(row.octets).map(|encoding| leaf(&encoding)));
             true
         })?;
         if u64::try_from(leaves.len()) == Ok(count) {
@@ -361,7 +338,8 @@ impl Store {
         let mut is_whole = true;
         self.engine.records(first, u64::MAX, &mut |row| {
             index += 1;
-            at = link(at, leaf(row.octets));
+            let encoding = Stored::whole(row.octets);
+            at = encoding.map_or(B256::ZERO, |encoding| link(at, leaf(&encoding)));
             is_whole = (row.index, row.link) == (index, at);
             is_whole
         })?;

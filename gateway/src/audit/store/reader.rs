@@ -5,9 +5,10 @@ use flytrap_record::Record;
 use flytrap_record::export::{BatchLine, Line, RecordLine, RemovedLine};
 
 use super::engine::{BatchRow, Engine, Row};
+use super::packed::Stored;
 use super::postgres::{Postgres, Role};
 use super::sqlite::Sqlite;
-use super::{LEAF_OCTETS, Place, StoreError};
+use super::{Place, StoreError};
 
 /// The other side: reads closed batches while a gateway may be writing.
 #[derive(Debug)]
@@ -95,13 +96,15 @@ impl Reader {
 
     fn line(&self, row: &Row<'_>) -> Result<Line, StoreError> {
         let Row { index, link, octets, .. } = *row;
-        if let Ok(leaf) = <[u8; LEAF_OCTETS]>::try_from(octets) {
-            return Ok(Line::Removed(RemovedLine { index, leaf: leaf.into(), link }));
+        let damaged = |what| StoreError::Damaged { place: self.place.clone(), what };
+        match Stored::read(octets) {
+            Some(Stored::Leaf(leaf)) => Ok(Line::Removed(RemovedLine { index, leaf, link })),
+            Some(Stored::Whole(encoding)) => {
+                let record =
+                    Record::decode(&encoding).map_err(|error| damaged(error.to_string()))?;
+                Ok(Line::Record(Box::new(RecordLine { record, link })))
+            }
+            None => Err(damaged(format!("record {index} is not as it was written"))),
         }
-        let record = Record::decode(octets).map_err(|error| StoreError::Damaged {
-            place: self.place.clone(),
-            what: error.to_string(),
-        })?;
-        Ok(Line::Record(Box::new(RecordLine { record, link })))
     }
 }

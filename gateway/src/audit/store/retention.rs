@@ -10,7 +10,8 @@ use flytrap_record::{Kind, leaf};
 
 use super::engine::Change;
 use super::keys::BEHIND;
-use super::{LEAF_OCTETS, Store, StoreError};
+use super::packed::Stored;
+use super::{Store, StoreError};
 
 /// Records that one call deletes or looks at.
 const AT_ONCE: u32 = 250;
@@ -143,8 +144,10 @@ impl Store {
                 return false;
             }
             let kind = u8::try_from(row.kind).ok().and_then(Kind::from_number);
-            if kind.is_some_and(is_refusal) && row.octets.len() != LEAF_OCTETS {
-                emptied.push((row.index, leaf(row.octets)));
+            if kind.is_some_and(is_refusal)
+                && let Some(encoding) = Stored::whole(row.octets)
+            {
+                emptied.push((row.index, leaf(&encoding)));
             }
             (looked, to) = (looked + 1, Some(row.index));
             true

@@ -11,10 +11,10 @@ pub(super) struct Step {
 }
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// From nothing to [`VERSION`].
-pub(super) const STEPS: [Step; 2] = [
+pub(super) const STEPS: [Step; 3] = [
     Step {
         sqlite: "
             CREATE TABLE record (
@@ -50,6 +50,9 @@ pub(super) const STEPS: [Step; 2] = [
             DROP INDEX IF EXISTS record_by_wallet;",
         postgres: "CREATE TABLE retention (gateway bytea PRIMARY KEY, refusals_to bigint NOT NULL);",
     },
+    // Octets are packed from here on, and the columns that say again what they say (wallet, topic, first_at) are empty. What was written before
+    // stays as it is.
+    Step { sqlite: "", postgres: "" },
 ];
 
 /// The steps that a database of version `found` has not taken; `None` if it is of no version that this program knows.

@@ -49,6 +49,38 @@ impl Postgres {
         Ok(Self { link: Link::open(database, gateway, role)?, gateway: gateway.into_array() })
     }
 
+    /// Whether there is nothing of this gateway.
+    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
+        let question = "SELECT EXISTS (SELECT FROM record WHERE gateway = $1) OR EXISTS (SELECT FROM batch WHERE gateway = $1)
+            OR EXISTS (SELECT FROM subject WHERE gateway = $1) OR EXISTS (SELECT FROM retention WHERE gateway = $1)";
+        let found = self.ask(question, Vec::new())?;
+        found.first().map_or(Ok(true), |row| Ok(!self.link.read(row.try_get::<_, bool>(0))?))
+    }
+
+    /// Begins a transaction of many [parts](Self::apply_part). Nothing of it stays unless it is [committed](Self::commit).
+    pub(super) fn begin(&mut self) -> Result<(), StoreError> {
+        self.execute("BEGIN")
+    }
+
+    /// Does one part of a transaction.
+    pub(super) fn apply_part(&mut self, change: Change) -> Result<(), StoreError> {
+        let gateway = self.gateway;
+        self.link.work(patience(&change), move |session| async move {
+            apply(&session, &gateway, &change).await.map(drop)
+        })
+    }
+
+    /// Ends a transaction; when it returns, it is durable.
+    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
+        self.execute("COMMIT")
+    }
+
+    fn execute(&self, statement: &'static str) -> Result<(), StoreError> {
+        self.link.work(PATIENCE, move |session| async move {
+            Ok(session.client.batch_execute(statement).await?)
+        })
+    }
+
     /// Rows of one question, to be asked in one go.
     fn ask(
         &self,
@@ -102,6 +134,11 @@ impl Postgres {
     fn hash(&self, row: &tokio_postgres::Row, column: usize) -> Result<B256, StoreError> {
         self.octets(row, column).map(B256::from)
     }
+}
+
+/// How long a change may take.
+fn patience(change: &Change) -> Duration {
+    PATIENCE + PER_RECORD * u32::try_from(change.rows.len()).unwrap_or(u32::MAX)
 }
 
 type Value = Box<dyn ToSql + Sync + Send>;
@@ -184,8 +221,7 @@ impl Engine for Postgres {
 
     fn apply(&mut self, change: Change) -> Result<Applied, StoreError> {
         let gateway = self.gateway;
-        let records = u32::try_from(change.rows.len()).unwrap_or(u32::MAX);
-        self.link.work(PATIENCE + PER_RECORD * records, move |session| async move {
+        self.link.work(patience(&change), move |session| async move {
             session.client.batch_execute("BEGIN").await?;
             let applied = apply(&session, &gateway, &change).await?;
             session.client.batch_execute("COMMIT").await?;
@@ -248,15 +284,21 @@ async fn apply(
         run(client, keep, gateway, &values).await?;
     }
     append(session, gateway, change).await?;
-    if let Some(batch) = &change.closed {
-        let insert = "INSERT INTO batch (gateway, sequence, first, count, before, root, previous) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    if !change.closed.is_empty() {
+        let insert = "INSERT INTO batch (gateway, sequence, first, count, before, root, previous) SELECT $1, * FROM unnest($2, $3, $4, $5, $6, $7)";
+        let numbers = |of: fn(&BatchRow) -> u64| -> Vec<i64> {
+            change.closed.iter().map(|batch| number(of(batch))).collect()
+        };
+        let hashes = |of: fn(&BatchRow) -> &B256| -> Vec<&[u8]> {
+            change.closed.iter().map(|batch| of(batch).as_slice()).collect()
+        };
         let values: [(&(dyn ToSql + Sync), Type); 6] = [
-            (&number(batch.sequence), Type::INT8),
-            (&number(batch.first), Type::INT8),
-            (&number(batch.count), Type::INT8),
-            (&batch.before.as_slice(), Type::BYTEA),
-            (&batch.root.as_slice(), Type::BYTEA),
-            (&batch.previous.as_slice(), Type::BYTEA),
+            (&numbers(|batch| batch.sequence), Type::INT8_ARRAY),
+            (&numbers(|batch| batch.first), Type::INT8_ARRAY),
+            (&numbers(|batch| batch.count), Type::INT8_ARRAY),
+            (&hashes(|batch| &batch.before), Type::BYTEA_ARRAY),
+            (&hashes(|batch| &batch.root), Type::BYTEA_ARRAY),
+            (&hashes(|batch| &batch.previous), Type::BYTEA_ARRAY),
         ];
         run(client, insert, gateway, &values).await?;
     }
@@ -320,14 +362,16 @@ async fn append(session: &Session, gateway: &[u8], change: &Change) -> Result<()
     let sink = session.client.copy_in(&session.copy).await?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &kinds));
     for row in &change.rows {
+        let nothing: &[u8] = &[];
         let values: [&(dyn ToSql + Sync); 9] = [
             &gateway,
             &number(row.index),
             &row.link.as_slice(),
             &i16::from(row.kind),
-            &row.wallet.as_slice(),
-            &row.topic.as_slice(),
-            &number(row.first_at),
+            // As in a file: of the first format, and never asked for.
+            &nothing,
+            &nothing,
+            &0_i64,
             &number(row.last_at),
             &row.octets,
         ];
