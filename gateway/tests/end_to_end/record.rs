@@ -190,8 +190,8 @@ fn accesses_to_a_sensitive_topic_are_counted_exactly_and_the_chain_proves_them()
             let checked = check(&text, &on_chain)?;
             assert_eq!(checked.records, u64::try_from(records.len())?);
             assert_eq!(checked.head.gateway, wallets.gateway.address());
-            // One octet of one record.
-            let changed = text.replacen("\"count\":1,", "\"count\":2,", 1);
+            // One octet of one record; a line before it may tell of an interval of one.
+            let changed = text.replacen("\"count\":1,\"octets\"", "\"count\":2,\"octets\"", 1);
             ensure!(changed != text, "nothing was changed");
             ensure!(matches!(check(&changed, &on_chain), Err(Fault::Changed { .. })));
             // What no file and no log may hold: who was where.
