@@ -380,7 +380,7 @@ pub(crate) mod tests {
             assert_eq!(usize::from(kind.number()), place);
             assert_eq!(Kind::from_number(kind.number()), Some(kind));
         }
-        assert_eq!(Kind::from_number(14), None);
+        assert_eq!(Kind::from_number(16), None);
     }
 
     proptest! {
