@@ -389,6 +389,7 @@ impl Default for Countries {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Audit {
     pub(super) interval: Span,
+    pub(super) each_message: bool,
     pub(super) pseudonym_key_file: Option<Spanned<PathBuf>>,
     pub(super) max_gas_per_day: u64,
     pub(super) max_gwei_per_day: u64,
@@ -418,6 +419,7 @@ impl Default for Audit {
     fn default() -> Self {
         Self {
             interval: Span(Duration::from_secs(15)),
+            each_message: false,
             pseudonym_key_file: None,
             max_gas_per_day: 50_000_000,
             max_gwei_per_day: 1_000_000_000,

@@ -267,6 +267,8 @@ pub struct Conduct {
 pub struct AuditConfig {
     /// Shortest time between two transactions.
     pub interval: Duration,
+    /// Whether each message on a sensitive topic is a record of its own.
+    pub each_message: bool,
     /// Secret of the broker's gateways that turns origins into pseudonyms.
     pub pseudonym_key: PseudonymKey,
     /// Gas the gateway may spend in a day.

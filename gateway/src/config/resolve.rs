@@ -592,6 +592,7 @@ impl Resolver<'_> {
         };
         AuditConfig {
             interval: audit.interval.0,
+            each_message: audit.each_message,
             pseudonym_key,
             max_gas_per_day: audit.max_gas_per_day,
             max_wei_per_day: U256::from(audit.max_gwei_per_day) * U256::from(GWEI),

@@ -611,12 +611,13 @@ impl Machine {
         self.tallies.due(interval)
     }
 
-    /// Whether what goes through on topics that are not sensitive is counted as well, from now on.
-    pub fn tally_plain(&mut self, plain_too: bool) {
-        self.tallies.plain_too = plain_too;
+    /// From now on: whether what goes through on topics that are not sensitive is counted as well, and whether `each` message on one that is
+    /// stands for itself.
+    pub fn tally(&mut self, plain_too: bool, each: bool) {
+        (self.tallies.plain_too, self.tallies.each) = (plain_too, each);
     }
 
-    /// Takes what went through on sensitive topics since the last time, and on others where [`Machine::tally_plain`] asked for it.
+    /// Takes what went through on sensitive topics since the last time, and on others where [`Machine::tally`] asked for it.
     pub fn take_tallies(&mut self) -> Vec<Tally> {
         self.tallies.take()
     }

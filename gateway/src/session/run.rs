@@ -223,7 +223,8 @@ impl<'a> Session<'a> {
             return Poll::Ready(Wake::Recorded);
         }
         // Before anything is read: a rule counts from the next message on.
-        self.machine.tally_plain(self.shared.audit.wants_plain());
+        let each = self.shared.config.audit.each_message;
+        self.machine.tally(self.shared.audit.wants_plain(), each);
         let stop = self.pump.poll(cx, &mut self.machine, world, &mut self.pace);
         self.report();
         stop.map(Wake::Pump)

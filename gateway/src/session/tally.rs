@@ -41,6 +41,8 @@ pub(super) struct Tallies {
     since: Duration,
     /// Whether what went through on other topics is counted too, because some audit rule asks for it.
     pub(super) plain_too: bool,
+    /// Whether each message on a sensitive topic stands for itself.
+    pub(super) each: bool,
 }
 
 /// Tallies past which they are handed over before their time. Each topic among them is one that the principal has a right on.
@@ -70,7 +72,8 @@ impl Tallies {
         // The owner of a hidden name may have it erased, and what is sealed about whoever used it cannot be.
         let name = name.get(permit.veiled()..).unwrap_or_default();
         let same = |t: &&mut Tally| (t.right, t.basis, t.topic_id, t.epoch, t.sensitive) == key;
-        if let Some(tally) = self.open.iter_mut().find(same) {
+        let stands_alone = self.each && permit.is_sensitive();
+        if let Some(tally) = self.open.iter_mut().find(same).filter(|_| !stands_alone) {
             tally.count += 1;
             tally.octets = tally.octets.saturating_add(octets);
             tally.last_at = tally.last_at.max(clock.now);
@@ -99,12 +102,13 @@ impl Tallies {
         self.open.len() == 1 || self.open.len() == MANY
     }
 
-    /// When they are due: at once if there are many, an `interval` after the first otherwise. On the clock of [`Clock::elapsed`].
+    /// When they are due: at once if there are many or each stands for itself, an `interval` after the first otherwise. On the clock of [`Clock::elapsed`].
     #[must_use]
     pub(super) fn due(&self, interval: Duration) -> Option<Duration> {
         match self.open.len() {
             0 => None,
             MANY.. => Some(Duration::ZERO),
+            _ if self.each && self.open.iter().any(|tally| tally.sensitive) => Some(Duration::ZERO),
             _ => Some(self.since.saturating_add(interval)),
         }
     }

@@ -308,6 +308,14 @@ fn of_a_name_below_a_hidden_one_only_what_follows_that_is_counted() {
         assert_eq!((tallies.len(), tallies[0].topic_id, tallies[0].count), (1, id, 2));
         tallies[0].name.clone().map(|name| String::from_utf8(name.into_vec()).unwrap())
     };
+    let mut played = Played::bare(&world, Version::V5);
+    played.machine.tally(false, true);
+    for _ in 0..3 {
+        played.client_sends(&publish(Version::V5, QoS::AtMostOnce, 0, "ward/jane", None));
+    }
+    assert_eq!(played.machine.tallies_due(Duration::from_secs(9)), Some(Duration::ZERO));
+    let each: Vec<u64> = played.machine.take_tallies().iter().map(|tally| tally.count).collect();
+    assert_eq!(each, [1, 1, 1]);
     assert_eq!(counted(["ward/jane/pulse"; 2]).as_deref(), Some("/pulse"));
     assert_eq!(counted(["ward/jane"; 2]).as_deref(), Some(""));
     assert_eq!(counted(["ward/jane", "ward/jane/pulse"]), None);

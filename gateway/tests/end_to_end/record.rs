@@ -119,6 +119,29 @@ async fn publish(client: &mut Raw, payloads: std::ops::Range<u32>) -> Result<()>
     Ok(())
 }
 
+/// Where it is wanted each message has its own time, and its own leaf.
+#[test]
+fn each_message_on_a_sensitive_topic_is_a_record_of_its_own_where_that_is_wanted() -> Result<()> {
+    run(async {
+        let stage = ward("[audit]\neach_message = true").await?;
+        let publisher = stage.site.wallets.publisher.address();
+        let mut client = stage.session(Way::plain(V5), &stage.publisher("belt")?).await?;
+        publish_times(&mut client, "hospital/w1/hr/7", 9).await?;
+        publish_times(&mut client, "open/x", 3).await?;
+        let whole = |records: &[Record]| counts(records, publisher).values().sum::<u64>() >= 9;
+        let (file, records) = exported(&stage, whole).await?;
+        let of_publisher: Vec<_> =
+            records.iter().filter(|record| record.wallet == publisher).collect();
+        let single = |record: &&&Record| {
+            (record.kind, record.count, record.octets) == (Kind::Published, 1, 1)
+        };
+        assert_eq!(of_publisher.iter().filter(single).count(), 9, "{of_publisher:?}");
+        assert_eq!(of_publisher.len(), 9);
+        check(&std::fs::read_to_string(&file)?, &anchors(&stage).await?)?;
+        Ok(())
+    })
+}
+
 /// US1, the part of it that the record answers: who accessed, how often, when, on what ground; who tried and failed.
 #[test]
 fn accesses_to_a_sensitive_topic_are_counted_exactly_and_the_chain_proves_them() -> Result<()> {
