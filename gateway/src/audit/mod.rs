@@ -267,8 +267,7 @@ impl Audit {
         (told.record.wallet, told.record.key) = (owner, owner);
         (told.record.topic_id, told.record.epoch) = (topic_id, epoch);
         told.record.height = self.mirror.peek().height;
-        // As with `access`.
-        let _ = self.work.send(Work::Append(vec![told])).await;
+        self.appended(told).await;
     }
 
     /// Makes unreadable for ever what is personal in all records so far about `subject`. Says whether there was anything.
@@ -579,6 +578,22 @@ mod tests {
         let Some(Work::Append(drafts)) = inbox.waiting.recv().await else { panic!("no work") };
         assert_eq!(drafts.iter().map(|draft| draft.record.count).collect::<Vec<_>>(), [3]);
         assert!(inbox.waiting.try_recv().is_err());
+    }
+
+    /// One that is counted on the disk and was not before would make the whole count wrong.
+    #[tokio::test]
+    async fn whatever_is_on_its_way_to_the_disk_is_counted_until_it_is_there() {
+        let (audit, mut inbox) = audit(Vec::new());
+        audit.name(Kind::NameErased, Address::with_last_byte(1), B256::ZERO, 1).await;
+        audit.began("a database".to_owned(), 1).await;
+        audit.exchange_rules(Rules::default(), B256::ZERO).await;
+        assert!(audit.access(&who(), vec![tally(true)]).waits.is_none());
+        let lost = audit.unwritten();
+        assert_eq!((lost.accesses(), lost.refusals(), lost.others()), (1, 0, 3));
+        while let Ok(Work::Append(drafts)) = inbox.waiting.try_recv() {
+            inbox.unwritten.written(&drafts);
+        }
+        assert!(audit.unwritten().is_empty());
     }
 
     #[test]
