@@ -278,10 +278,14 @@ impl HiddenNames {
         if forgotten.is_empty() {
             return;
         }
+        // Most are of names that were taken back, and nobody need judge again for those.
+        let is_shown = forgotten.iter().any(|id| known.names.told_in(*id).is_some());
         let writer = self.writer.clone();
         let done = tokio::task::spawn_blocking(move || {
             known.change(forgotten.iter().map(|id| (*id, None)).collect())?;
-            writer.know(known.names.clone());
+            if is_shown {
+                writer.know(known.names.clone());
+            }
             Ok::<_, String>(forgotten.len())
         });
         match done.await.unwrap_or_else(|fault| Err(fault.to_string())) {
