@@ -85,10 +85,8 @@ fn fingerprint(root: &Path) -> Result<String> {
     Ok(alloy::hex::encode(&keccak256(all)[..8]))
 }
 
-/// Forge has been seen to wait without end with its transactions in hand. A second try deploys anew; the compiler may need
-/// a part of either.
-const FIRST_TRY: Duration = Duration::from_secs(180);
-const SECOND_TRY: Duration = Duration::from_secs(300);
+/// The compiler may need a part of it.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Runs the script; returns the transactions it sent.
 async fn script(
@@ -101,31 +99,22 @@ async fn script(
     let broadcast = ground.path("broadcast");
     // Scripts may write below `deployments/` only (`fs_permissions` in foundry.toml), so the file is fetched from there.
     let written = Written(root.join(format!("deployments/31337-{}.json", ground.name())));
-    let forge = || {
-        let mut command = Command::new(tools::foundry(root, "forge")?);
-        command.current_dir(root);
-        command.args(["script", "script/Deploy.s.sol", "--broadcast", "--unlocked"]);
-        command.args(["--rpc-url", chain.http().as_str()]);
-        command.args(["--sender", &deployer.address().to_string()]);
-        command
-            .env("DEPLOYMENT_FILE", &written.0)
-            .env("FOUNDRY_BROADCAST", &broadcast)
-            .env("FOUNDRY_OFFLINE", "true");
-        let wrapper = root.join("script/solc");
-        if std::env::var_os("FOUNDRY_SOLC").is_none() && wrapper.is_file() {
-            command.env("FOUNDRY_SOLC", wrapper);
-        }
-        Child::spawn(ground, "forge", command)
-    };
-    let mut child = forge()?;
-    let status = match child.wait(FIRST_TRY).await {
-        Ok(status) => status,
-        Err(_) => {
-            drop(child);
-            child = forge()?;
-            child.wait(SECOND_TRY).await?
-        }
-    };
+    let mut command = Command::new(tools::foundry(root, "forge")?);
+    command.current_dir(root);
+    // Anvil strands transactions that arrive out of the order of their nonces while it makes a block, so one at a time.
+    command.args(["script", "script/Deploy.s.sol", "--broadcast", "--slow", "--unlocked"]);
+    command.args(["--rpc-url", chain.http().as_str()]);
+    command.args(["--sender", &deployer.address().to_string()]);
+    command
+        .env("DEPLOYMENT_FILE", &written.0)
+        .env("FOUNDRY_BROADCAST", &broadcast)
+        .env("FOUNDRY_OFFLINE", "true");
+    let wrapper = root.join("script/solc");
+    if std::env::var_os("FOUNDRY_SOLC").is_none() && wrapper.is_file() {
+        command.env("FOUNDRY_SOLC", wrapper);
+    }
+    let mut child = Child::spawn(ground, "forge", command)?;
+    let status = child.wait(SCRIPT_TIMEOUT).await?;
     if !status.success() {
         bail!("the contracts were not deployed: {status}\n{}", child.tail());
     }
