@@ -292,6 +292,41 @@ fn a_kept_request_does_not_bring_an_erased_name_back_not_even_after_a_kill() -> 
     })
 }
 
+/// Or it would stay in the file within another's, and govern.
+#[test]
+fn a_name_that_is_erased_takes_those_along_that_begin_with_it() -> Result<()> {
+    run(async {
+        let (stage, topic, _dir) = ward("").await?;
+        let (key, below) = (&stage.site.wallets.topic_owner, format!("{NAME}/pulse"));
+        let id = stage.hide_below(&topic, name_commitment(SALT, NAME)).await?;
+        let above = Topic { name: NAME.to_owned(), id };
+        let nested = stage.hide_below(&above, name_commitment(SALT, &below)).await?;
+        stage.caught_up().await?;
+        let (gateway, salt) = (stage.site.gateway()?, SALT.to_string());
+        for (id, name) in [(id, NAME), (nested, &below)] {
+            let told = ["topic", "disclose", &id.to_string(), name, "--salt", &salt];
+            assert_eq!(asks(&stage, gateway, &told).await?["changed"], true, "{name}");
+        }
+        let mut owner = stage.session(Way::plain(V5), &stage.site.token(key, "owner")?).await?;
+        assert_eq!(owner.subscribe(&[(&below, 0), ("open/x", 0)]).await?, [0, 0]);
+        let erase = ["topic", "forget-name", &id.to_string()];
+        assert_eq!(asks(&stage, gateway, &erase).await?["changed"], true);
+        assert_eq!(holding(&state_of(&stage, "gateway"))?, Vec::<PathBuf>::new());
+        // On the open session too.
+        let mut broker = stage.direct(V5, "").await?;
+        broker.publish(&Publish::new(&below, b"withheld")).await?;
+        broker.publish(&Publish::new("open/x", b"marker")).await?;
+        assert_eq!(owner.delivery().await?.payload, b"marker");
+        let erased = |records: &[Record]| {
+            let of = |id| move |one: &Record| (one.kind, one.topic_id) == (Kind::NameErased, id);
+            [id, nested].map(|id| records.iter().filter(|one| of(id)(one)).count())
+        };
+        let (_, records) = exported(&stage, |all| erased(all).iter().sum::<usize>() > 1).await?;
+        assert_eq!(erased(&records), [1, 1]);
+        Ok(())
+    })
+}
+
 #[test]
 fn only_what_the_owner_signed_is_followed_and_no_refusal_tells_the_name() -> Result<()> {
     run(async {
