@@ -99,7 +99,7 @@ async fn instructions_of(dir: &Path, gateway: &Path, case: Case, few: u64) -> Re
 /// Messages moved, and instructions from the gateway's start to its end.
 async fn instructions_with(start: &Path, case: Case, each: u64) -> Result<(u64, u64)> {
     // Asking the node costs instructions too, and the longer run would ask more often.
-    let (site, mut rig, mut gateway) = begin(start, "poll = \"20s\"").await?;
+    let (site, mut rig, mut gateway) = begin(start, "chain.poll = \"20s\"").await?;
     open(&mut rig, &site, &gateway, case)?;
     let messages = ran(rig.tell(&Order::Run { each })?)?;
     rig.tell(&Order::Close)?;
