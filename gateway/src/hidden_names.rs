@@ -308,9 +308,22 @@ fn gone_for_long(
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::U256;
+    use flytrap_policy::{
+        Concern, Event, NamingPolicy, Offer, OfferMode, Options, Registry, Rules, Stamp, Traits,
+        hidden_topic_id, name_commitment, topic_id,
+    };
+    use prometheus_client::registry::Registry as Series;
+
     use super::*;
+    use crate::bans::Bans;
+    use crate::bans::tests::KEY;
+    use crate::config::{ChainConfig, Secret};
+    use crate::metrics::Metrics;
+    use crate::outbox::Outbox;
 
     const TOPIC: B256 = B256::repeat_byte(7);
+    const SALT: B256 = B256::repeat_byte(9);
 
     fn entry(at: u64, name: Option<&str>) -> NameEntry {
         NameEntry { epoch: 1, at, name: name.map(Into::into) }
@@ -361,9 +374,111 @@ mod tests {
             known.rows.database.execute("DELETE FROM hidden_names", []).unwrap();
             known.change(vec![(TOPIC, Some(entry(5, Some("ward/jane"))))]).unwrap();
             known.rows.database.execute(harm, []).unwrap();
-            let wrong = Known::open(dir.path()).unwrap_err().to_string();
-            assert!(wrong.contains("hidden-names.sqlite"), "{wrong}");
-            assert!(!wrong.contains("ward"), "{wrong}");
+            is_told_without_a_name(dir.path());
+        }
+        // Of another version, with its checksum.
+        let row = format!("[\"{TOPIC}\",{{\"epoch\":\"ward/jane\"}}]");
+        known.rows.database.execute("DELETE FROM hidden_names", []).unwrap();
+        known.rows.write(&[(TOPIC.to_string(), Some(row))]).unwrap();
+        is_told_without_a_name(dir.path());
+    }
+
+    fn is_told_without_a_name(dir: &Path) {
+        let wrong = Known::open(dir).unwrap_err().to_string();
+        assert!(wrong.contains("hidden-names.sqlite"), "{wrong}");
+        assert!(!wrong.contains("ward"), "{wrong}");
+    }
+
+    /// Names behind a mirror in which a hidden topic is this owner's, and the topic.
+    fn names_of(owner: Address, known: Known) -> (Arc<HiddenNames>, B256) {
+        let (name, traits) = ("ward".to_owned(), Traits::default());
+        let (broker_id, parent_id) = (U256::ONE, topic_id(U256::ONE, &name));
+        let offer = Offer { mode: OfferMode::Closed, period: 0, price_wei: 0 };
+        let commitment = name_commitment(SALT, "ward/jane");
+        let topic_id = hidden_topic_id(broker_id, parent_id, commitment);
+        let mut registry = Registry::new(broker_id);
+        for event in [
+            Event::BrokerCreated { broker_id, owner, policy: NamingPolicy::Open, name: "b".into() },
+            Event::TopicRegistered {
+                broker_id,
+                topic_id: parent_id,
+                owner,
+                epoch: 1,
+                name,
+                traits,
+                publish_offer: offer,
+                subscribe_offer: offer,
+            },
+            Event::HiddenTopicRegistered {
+                broker_id,
+                topic_id,
+                owner,
+                epoch: 1,
+                parent_id,
+                commitment,
+                traits,
+                publish_offer: offer,
+                subscribe_offer: offer,
+            },
+        ] {
+            registry.apply(&event, Stamp { height: 1, time: 1 }).unwrap();
+        }
+        let head = Arc::new(registry);
+        let (settled, concern, options) = (head.clone(), Concern::EVERYONE, Options::default());
+        let view = View { settled, head, height: 1, time: 1, version: 1, concern, options };
+        // However long ago a node was seen.
+        let [stale_after, distrust_after] = [Duration::MAX; 2];
+        let config = ChainConfig { stale_after, distrust_after, ..ChainConfig::for_tests() };
+        let (mirror, writer) = Mirror::new(&config, options);
+        mirror.trust(Arc::default());
+        writer.publish(Arc::new(view));
+        let metrics = Metrics::register(&mut Series::default());
+        let bans = Arc::new(Bans::new(Secret::new(KEY), Vec::new()));
+        let outbox = Outbox::new(true, bans, metrics.clone());
+        let (audit, _) = Audit::new(Rules::default(), outbox, mirror.clone(), metrics);
+        let site = Site { chain_id: 1, broker_registry: Address::ZERO, broker_id };
+        (Arc::new(HiddenNames::new(known, site, mirror, Arc::new(writer), None, audit)), topic_id)
+    }
+
+    #[tokio::test]
+    async fn who_owns_the_topic_is_looked_at_once_more_when_it_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let [before, owner] = [1, 2].map(Address::with_last_byte);
+        let (names, topic_id) = names_of(owner, Known::open(dir.path()).unwrap());
+        let (issued_at, told) = (names.mirror.now(), Some((SALT, "ward/jane".to_owned())));
+        let signed = |owner| Signed {
+            owner,
+            topic_id,
+            epoch: 1,
+            issued_at,
+            expires_at: issued_at + 60,
+            told: told.clone(),
+            signature: Vec::new(),
+        };
+        let refused = Unfollowed::Refused(NameRefusal::Owner);
+        assert_eq!(names.settle(signed(before)).await, Err(refused));
+        assert!(!holds(dir.path(), "jane"));
+        assert_eq!(names.settle(signed(owner)).await, Ok(true));
+        assert_eq!(names.settle(signed(owner)).await, Ok(false));
+        assert!(holds(dir.path(), "jane"));
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_back_is_forgotten_once_no_request_counts_that_it_keeps_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut known = Known::open(dir.path()).unwrap();
+        let (names, topic_id) = names_of(Address::ZERO, Known::open(dir.path()).unwrap());
+        let now = names.mirror.now();
+        for (age, left) in [(86_300, 1), (86_500, 0)] {
+            known.change(vec![(topic_id, Some(entry(now - age, None)))]).unwrap();
+            let (names, _) = names_of(Address::ZERO, Known::open(dir.path()).unwrap());
+            names.forget_gone(&mut HashMap::new(), Instant::now()).await;
+            let rows =
+                known
+                    .rows
+                    .database
+                    .query_row("SELECT count(*) FROM hidden_names", [], |row| row.get(0));
+            assert_eq!(rows, Ok(left), "{age} s");
         }
     }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use alloy_primitives::{Address, B256, U256, hex};
 use eyre::{Result, ensure, eyre};
@@ -22,7 +23,7 @@ use crate::common::raw::{Got, Publish, Raw};
 use crate::common::{PATIENCE, PUBLIC, RETAIN, Right, Stage, Topic, V5, V311, Way, run};
 use crate::record::exported;
 
-const API: &str = "[api]\nbind = \"127.0.0.1:0\"\naccess = \"token\"\nrequests_per_second = 1000\ntoken_file = \"TOKEN\"";
+const API: &str = "[api]\nbind = \"127.0.0.1:0\"\naccess = \"token\"\ntoken_file = \"TOKEN\"";
 const TOKEN: &str = "a-token-of-the-operator-0123456789abcdef";
 const PERSON: &str = "jane-doe-4711";
 const NAME: &str = "ward/jane-doe-4711";
@@ -327,6 +328,31 @@ fn a_name_that_is_erased_takes_those_along_that_begin_with_it() -> Result<()> {
     })
 }
 
+/// Each has all sessions judge again.
+#[test]
+fn a_change_uses_up_the_rate_of_six_requests() -> Result<()> {
+    run(async {
+        let (stage, topic, _dir) = ward("requests_per_second = 1").await?;
+        let id = stage.hide_below(&topic, name_commitment(SALT, NAME)).await?;
+        stage.caught_up().await?;
+        let (key, to) = (&stage.site.wallets.topic_owner, api(stage.site.gateway()?)?);
+        let (begun, mut followed) = (Instant::now(), 0);
+        let answer = loop {
+            let at = unix_now() - 100 + followed / 2;
+            let request = Request::signed(&stage, key, stage.owner(), id, followed % 2 == 0, at);
+            let answer = request.sent(to).await?;
+            if answer.status != 200 {
+                break answer;
+            }
+            followed += 1;
+        };
+        assert_eq!(answer.status, 429, "{}", answer.body);
+        // Ten seconds' requests are there at first, and the last of them may be for a change.
+        assert!((2..=(15 + begun.elapsed().as_secs()) / 6).contains(&followed), "{followed}");
+        Ok(())
+    })
+}
+
 #[test]
 fn only_what_the_owner_signed_is_followed_and_no_refusal_tells_the_name() -> Result<()> {
     run(async {
@@ -349,7 +375,7 @@ fn only_what_the_owner_signed_is_followed_and_no_refusal_tells_the_name() -> Res
             assert!(!answer.body.contains(PERSON), "{}", answer.body);
         }
         let long = format!("{{\"name\": \"{}\"}}", "x".repeat(9_000));
-        let broken = body.replace("\"epoch\":1", "\"epoch\":\"1\"");
+        let broken = body.replace("\"epoch\":1", &format!("\"epoch\":\"{NAME}\""));
         let more = body.replace("\"epoch\":1", "\"epoch\":1,\"else\":1");
         let text: [(&str, &str); 1] = [("Content-Type", "text/plain")];
         let page = [("Origin", "https://evil.example")];
