@@ -8,6 +8,7 @@ use flytrap_mqtt::{
 };
 use flytrap_policy::{Action, AlertKind, Denial};
 
+use super::alike::Head;
 use super::end::End;
 use super::lane::Lane;
 use super::leases::lease_short;
@@ -34,16 +35,26 @@ impl Machine {
             let at = taken..taken + next.octets().len();
             taken = at.end;
             let done = if next.kind() == kind::PUBLISH {
-                self.broker_publish(at, next, to_client, to_broker)
+                self.broker_publish(at.clone(), next, to_client, to_broker)
             } else {
-                self.broker_frame(at, next, to_client, to_broker)
+                self.broker_frame(at.clone(), next, to_client, to_broker).map(|()| None)
             };
-            if done.is_err() {
-                return (taken, done);
+            match done {
+                Ok(Some(head)) if taken < octets.len() => {
+                    let run = head.run_behind(&octets[at.start..]);
+                    if run.frames > 0 {
+                        self.count_to_client(run.frames, head.payload());
+                        to_client.forward_all(taken..taken + run.octets, run.frames);
+                        taken += run.octets;
+                    }
+                }
+                Ok(_) => {}
+                Err(end) => return (taken, Err(end)),
             }
         }
     }
 
+    /// Where the permit is one for frames that begin alike too, what they begin with.
     #[inline]
     fn broker_publish(
         &mut self,
@@ -51,12 +62,12 @@ impl Machine {
         frame: Frame<'_>,
         to_client: &mut Lane<'_>,
         to_broker: &mut Lane<'_>,
-    ) -> Result<(), End> {
+    ) -> Result<Option<Head>, End> {
         let raw = read_raw_publish(self.version, Peer::Broker, frame).map_err(End::BrokerFault)?;
         let rest = raw.rest();
         if rest.topic_alias.is_some() {
             let publish = raw.check().map_err(End::BrokerFault)?;
-            return self.aliased_delivery(at, &publish, to_client, to_broker);
+            return self.aliased_delivery(at, &publish, to_client, to_broker).map(|()| None);
         }
         let lease = self.deliver.slot(raw.topic());
         let (version, now) = (self.judged_at, self.clock.now);
@@ -71,7 +82,7 @@ impl Machine {
                     }
                     Err(denial) => {
                         self.withhold(&publish, &denial, to_broker);
-                        return Ok(());
+                        return Ok(None);
                     }
                 }
             }
@@ -79,10 +90,11 @@ impl Machine {
         if let Some(id) = rest.packet_id {
             self.expect_delivered(id, rest.qos);
         }
+        let head = if self.tallies.counts(&permit) { None } else { Head::of(&frame, rest) };
         self.rearm |= self.tallies.spend(permit, raw.topic(), rest.payload.len(), self.clock);
-        self.count_to_client(rest.payload.len());
+        self.count_to_client(1, rest.payload.len());
         to_client.forward(at);
-        Ok(())
+        Ok(head)
     }
 
     /// A delivery goes to the client, who owes an answer.
@@ -144,7 +156,7 @@ impl Machine {
         if let Some(id) = publish.packet_id {
             self.expect_delivered(id, publish.qos);
         }
-        self.count_to_client(publish.payload.len());
+        self.count_to_client(1, publish.payload.len());
         Ok(())
     }
 
@@ -175,7 +187,9 @@ impl Machine {
     ) -> Result<(), End> {
         let packet = read_from_broker(self.version, frame).map_err(End::BrokerFault)?;
         match packet {
-            FromBroker::Publish(_) => return self.broker_publish(at, frame, to_client, to_broker),
+            FromBroker::Publish(_) => {
+                return self.broker_publish(at, frame, to_client, to_broker).map(drop);
+            }
             // The one CONNACK of a session was read before the machine began.
             FromBroker::ConnAck(_) => {
                 return Err(End::BrokerFault(Malformed::WrongDirection { kind: kind::CONNACK }));

@@ -23,14 +23,20 @@ impl<'a> Lane<'a> {
     /// Forwards `frame`, a range of the source, as it came.
     #[inline]
     pub fn forward(&mut self, frame: Range<usize>) {
-        self.forwarded += 1;
-        if self.run.end == frame.start && self.buffer.is_empty() {
-            self.run.end = frame.end;
+        self.forward_all(frame, 1);
+    }
+
+    /// The same of so many frames that follow one another.
+    #[inline]
+    pub fn forward_all(&mut self, octets: Range<usize>, frames: u64) {
+        self.forwarded += frames;
+        if self.run.end == octets.start && self.buffer.is_empty() {
+            self.run.end = octets.end;
         } else if self.run.is_empty() && self.buffer.is_empty() {
-            self.run = frame;
+            self.run = octets;
         } else {
             self.settle();
-            self.buffer.extend_from_slice(&self.source[frame]);
+            self.buffer.extend_from_slice(&self.source[octets]);
         }
     }
 
@@ -67,9 +73,9 @@ mod tests {
     fn adjacent_frames_are_written_from_where_they_were_read() {
         let (source, mut buffer) = (*b"aabbcc", Vec::new());
         let mut lane = Lane::new(&source, &mut buffer);
-        lane.forward(0..2);
-        lane.forward(2..4);
-        assert_eq!(lane.octets(), b"aabb");
+        lane.forward(0..1);
+        lane.forward_all(1..4, 2);
+        assert_eq!((lane.octets(), lane.forwarded()), (&b"aabb"[..], 3));
         assert!(buffer.is_empty(), "nothing was copied");
     }
 

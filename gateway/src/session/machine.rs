@@ -622,19 +622,19 @@ impl Machine {
         self.tallies.take()
     }
 
-    /// Counts a message that had a permit, see [`Tallies::spend`].
+    /// Counts messages that had a permit, see [`Tallies::spend`], with so many octets of payload each.
     #[inline]
-    pub(super) fn count_to_broker(&mut self, payload: usize) {
+    pub(super) fn count_to_broker(&mut self, messages: u64, payload: usize) {
         self.has_published = true;
-        self.traffic.publishes_allowed += 1;
-        self.traffic.payload_to_broker += payload as u64;
+        self.traffic.publishes_allowed += messages;
+        self.traffic.payload_to_broker += messages * payload as u64;
     }
 
     /// The same the other way.
     #[inline]
-    pub(super) fn count_to_client(&mut self, payload: usize) {
-        self.traffic.deliveries_allowed += 1;
-        self.traffic.payload_to_client += payload as u64;
+    pub(super) fn count_to_client(&mut self, messages: u64, payload: usize) {
+        self.traffic.deliveries_allowed += messages;
+        self.traffic.payload_to_client += messages * payload as u64;
     }
 
     /// A reason string of `denial` for an acknowledgement that has so many other octets, if the client wants one and takes as much.

@@ -4,6 +4,7 @@
 //! octets and [`Machine`] decides about each packet. A client may prove itself again meanwhile (`renewal`). The machine is pure: what it knows of time and of the chain it is told.
 
 mod alias;
+mod alike;
 mod consent;
 mod deliveries;
 mod downlink;

@@ -60,7 +60,14 @@ impl Tallies {
         payload: usize,
         clock: Clock,
     ) -> bool {
-        (permit.is_sensitive() || self.plain_too) && self.add(&permit, name, payload, clock)
+        self.counts(&permit) && self.add(&permit, name, payload, clock)
+    }
+
+    /// Whether messages with such a permit are counted.
+    #[inline]
+    #[must_use]
+    pub(super) fn counts(&self, permit: &Permit) -> bool {
+        permit.is_sensitive() || self.plain_too
     }
 
     #[cold]

@@ -321,6 +321,64 @@ fn of_a_name_below_a_hidden_one_only_what_follows_that_is_counted() {
     assert_eq!(counted(["ward/jane", "ward/jane/pulse"]), None);
 }
 
+/// Those of QoS 0 that begin alike are not read one by one.
+#[test]
+fn what_comes_at_once_is_decided_and_counted_as_if_it_came_one_by_one() {
+    let mut world = World::new().topic("farm").topic("barn").topic("ward").topic("mine");
+    for name in ["farm", "ward"] {
+        for right in [Right::Publish, Right::Subscribe] {
+            world = world.grant(name, right, NOW + 10);
+        }
+    }
+    let traits = Traits { retain: true, sensitive: true, own_branch: false };
+    world.happen(Event::TraitsSet {
+        broker_id: U256::ONE,
+        topic_id: topic_id(U256::ONE, "ward"),
+        traits,
+    });
+    for version in [Version::V311, Version::V5] {
+        let message = |first: u8, name: &str, payload: &str| {
+            let mut octets = publish(version, QoS::AtMostOnce, 0, name, None);
+            octets[0] |= first;
+            octets[1] += payload.len() as u8;
+            octets.extend_from_slice(payload.as_bytes());
+            octets
+        };
+        let run = |name| ["1", "2", "3"].map(|payload| message(0, name, payload));
+        let packets = [
+            &run("farm")[..],
+            &run("barn"),
+            &run("ward"),
+            &run("farm"),
+            &[message(1, "farm", "r"), message(0, "farm", "longer"), message(0, "farm", "4")],
+            &[publish(version, QoS::AtLeastOnce, 7, "farm", None)],
+            &[publish(version, QoS::AtLeastOnce, 8, "farm", None)],
+            &run("mine"),
+        ]
+        .concat();
+        let [mut at_once, mut singly] = [(); 2].map(|()| Played::bare(&world, version));
+        let all = packets.concat();
+        at_once.client_sends(&all).broker_sends(&all);
+        for packet in &packets {
+            singly.client_sends(packet);
+        }
+        for packet in &packets {
+            singly.broker_sends(packet);
+        }
+        assert_eq!(at_once.sent(), singly.sent());
+        let counted = |played: &mut Played| {
+            let tallies = played.machine.take_tallies();
+            (format!("{:?}", played.machine.traffic), format!("{:?}", played.machine.used), tallies)
+        };
+        let found = counted(&mut at_once);
+        assert_eq!(found, counted(&mut singly));
+        assert_eq!(found.2.iter().map(|tally| tally.count).collect::<Vec<_>>(), [3, 3]);
+        let traffic = &at_once.machine.traffic;
+        assert_eq!((traffic.publishes_allowed, traffic.publishes_refused), (13, 7));
+        assert_eq!((traffic.deliveries_allowed, traffic.deliveries_withheld), (14, 6));
+    }
+}
+
 #[test]
 fn a_refused_publish_never_reaches_the_broker_and_is_answered_by_version_and_qos() {
     let world = World::new().topic("farm").grant("farm", Right::Subscribe, NOW + 10);

@@ -10,6 +10,7 @@ use flytrap_mqtt::{
 };
 use flytrap_policy::{Action, AlertKind, Denial};
 
+use super::alike::Head;
 use super::end::End;
 use super::lane::Lane;
 use super::leases::lease_short;
@@ -38,12 +39,22 @@ impl Machine {
             taken = at.end;
             let done = if next.kind() == kind::PUBLISH {
                 publishes += 1;
-                self.client_publish(at, next, to_broker, to_client)
+                self.client_publish(at.clone(), next, to_broker, to_client)
             } else {
-                self.client_frame(at, next, to_broker, to_client)
+                self.client_frame(at.clone(), next, to_broker, to_client).map(|()| None)
             };
-            if done.is_err() {
-                break done;
+            match done {
+                Ok(Some(head)) if taken < octets.len() => {
+                    let run = head.run_behind(&octets[at.start..]);
+                    if run.frames > 0 {
+                        publishes += run.frames;
+                        self.count_to_broker(run.frames, head.payload());
+                        to_broker.forward_all(taken..taken + run.octets, run.frames);
+                        taken += run.octets;
+                    }
+                }
+                Ok(_) => {}
+                Err(end) => break Err(end),
             }
         };
         self.used.messages += publishes;
@@ -51,6 +62,7 @@ impl Machine {
         (taken, done)
     }
 
+    /// Where the permit is one for frames that begin alike too, what they begin with.
     #[inline]
     fn client_publish(
         &mut self,
@@ -58,12 +70,12 @@ impl Machine {
         frame: Frame<'_>,
         to_broker: &mut Lane<'_>,
         to_client: &mut Lane<'_>,
-    ) -> Result<(), End> {
+    ) -> Result<Option<Head>, End> {
         let raw = read_raw_publish(self.version, Peer::Client, frame).map_err(End::ClientFault)?;
         let rest = raw.rest();
         if rest.topic_alias.is_some() {
             let publish = raw.check().map_err(End::ClientFault)?;
-            return self.aliased_publish(at, &publish, to_broker, to_client);
+            return self.aliased_publish(at, &publish, to_broker, to_client).map(|()| None);
         }
         let lease = self.publish.slot(raw.topic());
         let version = self.judged_at;
@@ -78,17 +90,20 @@ impl Machine {
                         lease_short(lease, &permit, version, raw.topic());
                         permit
                     }
-                    Err(denial) => return self.refuse(&publish, &denial, to_client),
+                    Err(denial) => {
+                        return self.refuse(&publish, &denial, to_client).map(|()| None);
+                    }
                 }
             }
         };
         if let Some(id) = rest.packet_id {
             self.expect_answer(id, rest.qos, rest.dup)?;
         }
+        let head = if self.tallies.counts(&permit) { None } else { Head::of(&frame, rest) };
         self.rearm |= self.tallies.spend(permit, raw.topic(), rest.payload.len(), self.clock);
-        self.count_to_broker(rest.payload.len());
+        self.count_to_broker(1, rest.payload.len());
         to_broker.forward(at);
-        Ok(())
+        Ok(head)
     }
 
     /// A PUBLISH with a topic alias. The broker must never resolve it to another name than the gateway judged, so the name is spelt out
@@ -142,7 +157,7 @@ impl Machine {
         self.rearm |=
             self.tallies.spend(permit, topic.as_bytes(), publish.payload.len(), self.clock);
         self.client_aliases.share(alias);
-        self.count_to_broker(publish.payload.len());
+        self.count_to_broker(1, publish.payload.len());
         Ok(())
     }
 
@@ -217,7 +232,7 @@ impl Machine {
         let packet = read_from_client(self.version, frame).map_err(End::ClientFault)?;
         match packet {
             FromClient::Publish(_) => {
-                return self.client_publish(at, frame, to_broker, to_client);
+                return self.client_publish(at, frame, to_broker, to_client).map(drop);
             }
             FromClient::PubRel(ack) if self.refused.remove(ack.packet_id) => {
                 self.used.messages += 1;
