@@ -13,16 +13,27 @@ use crate::PATIENCE;
 /// Connections at once, each on a topic of its own.
 const CLIENTS: usize = 10;
 
-const SMALL: Case =
-    Case { deliver: false, qos: 0, payload: 64, batch: 10, lockstep: true, pace: None };
+const SMALL: Case = Case {
+    deliver: false,
+    qos: 0,
+    payload: 64,
+    two_lengths: false,
+    batch: 10,
+    lockstep: true,
+    pace: None,
+};
 
 /// What is compared.
-const CASES: [(&str, Case); 7] = [
+const CASES: [(&str, Case); 8] = [
     ("publish, QoS 0, 64 octets", SMALL),
     ("publish, QoS 1, 64 octets", Case { qos: 1, ..SMALL }),
     ("deliver, QoS 0, 64 octets", Case { deliver: true, ..SMALL }),
     ("publish, QoS 0, 1 KiB", Case { payload: 1024, ..SMALL }),
     ("flood, QoS 0, 64 octets", Case { batch: 50, lockstep: false, ..SMALL }),
+    (
+        "flood, QoS 0, 64 and 63 octets",
+        Case { two_lengths: true, batch: 50, lockstep: false, ..SMALL },
+    ),
     ("flood, QoS 0, 1 KiB", Case { payload: 1024, batch: 50, lockstep: false, ..SMALL }),
     ("one by one, 2,000 a second", Case { batch: 1, pace: Some(200), ..SMALL }),
 ];

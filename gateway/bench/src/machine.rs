@@ -55,7 +55,7 @@ pub(crate) struct Steady {
 
 impl Steady {
     /// A live session and `frames` PUBLISH packets with 64 octets of payload, as one read would bring them.
-    pub(crate) fn new(way: Way, qos: QoS, frames: u16) -> Result<Self> {
+    pub(crate) fn new(way: Way, qos: QoS, frames: u16, two_lengths: bool) -> Result<Self> {
         let connect = Connect::bare(Version::V311);
         let connack: &[u8] = &[0x20, 2, 0, 0];
         let Some(connack) = frame(connack, connack.len())? else { bail!("half a CONNACK") };
@@ -86,7 +86,8 @@ impl Steady {
         machine
             .follow(view, &mut Lane::new(&[], &mut buffer))
             .map_err(|end| eyre!("the session ended: {end}"))?;
-        let octets = packets::publishes(&topic(7, "/temperature"), qos, 64, frames);
+        let made = if two_lengths { packets::publishes_of_two_lengths } else { packets::publishes };
+        let octets = made(&topic(7, "/temperature"), qos, 64, frames);
         Ok(Self {
             machine,
             pace: Pace::new(rates(), Arc::default(), Duration::ZERO),

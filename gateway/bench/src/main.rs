@@ -57,7 +57,7 @@ enum Inner {
     Rig { patience: u64 },
     /// The machine alone, for callgrind.
     #[command(hide = true)]
-    Play { way: Way, frames: u16, reads: u64 },
+    Play { way: Way, frames: u16, two_lengths: u8, reads: u64 },
     /// The gateway, with an allocator that counts.
     #[command(hide = true)]
     Run {
@@ -84,8 +84,8 @@ fn main() -> ExitCode {
 fn act(arguments: &Arguments) -> Result<()> {
     match &arguments.inner {
         Some(Inner::Rig { patience }) => return rig::serve(Duration::from_secs(*patience)),
-        Some(Inner::Play { way, frames, reads }) => {
-            return Steady::new(*way, QoS::AtMostOnce, *frames)?.play(*reads);
+        Some(Inner::Play { way, frames, two_lengths, reads }) => {
+            return Steady::new(*way, QoS::AtMostOnce, *frames, *two_lengths == 1)?.play(*reads);
         }
         Some(Inner::Run { config, ready_file }) => {
             return whole::counted_gateway(config, ready_file.clone());
@@ -123,21 +123,23 @@ fn act(arguments: &Arguments) -> Result<()> {
 fn machine_alone() -> Result<Value> {
     let mut kept = Vec::new();
     for way in [Way::Publish, Way::Deliver] {
-        for frames in [100, 1] {
-            let mut steady = Steady::new(way, QoS::AtMostOnce, frames)?;
+        // Messages that begin alike are read once, so there are some that do not.
+        for (frames, two_lengths) in [(100, false), (100, true), (1, false)] {
+            let mut steady = Steady::new(way, QoS::AtMostOnce, frames, two_lengths)?;
             steady.play(1_000)?;
             let (before, forwarded) = (allocations::count(), steady.forwarded());
             steady.play(100_000 / u64::from(frames))?;
             let made = allocations::count() - before;
             let messages = steady.forwarded() - forwarded;
-            let counted = instructions(way, frames)?;
+            let counted = instructions(way, frames, two_lengths)?;
             let instructions = match counted {
                 Some(count) => format!("{count:.0} instructions"),
                 None => "instructions not counted (valgrind is missing)".to_owned(),
             };
             let plural = if frames == 1 { "" } else { "s" };
+            let octets = if two_lengths { "64 and 63" } else { "64" };
             println!(
-                "  {}, QoS 0, 64 octets, {frames} packet{plural} a read: {instructions}, {made} allocations for {messages} messages",
+                "  {}, QoS 0, {octets} octets, {frames} packet{plural} a read: {instructions}, {made} allocations for {messages} messages",
                 way.sentence()
             );
             if made > 0 {
@@ -145,7 +147,7 @@ fn machine_alone() -> Result<Value> {
             }
             let (case, allocations) = (way.sentence(), made as f64 / messages as f64);
             kept.push(
-                json!({"case": case, "packets a read": frames, "instructions": counted, "allocations": allocations}),
+                json!({"case": case, "octets": octets, "packets a read": frames, "instructions": counted, "allocations": allocations}),
             );
         }
     }
@@ -153,21 +155,23 @@ fn machine_alone() -> Result<Value> {
 }
 
 /// Instructions per packet: the difference between a long run and a short one, so that the start does not count.
-fn instructions(way: Way, frames: u16) -> Result<Option<f64>> {
+fn instructions(way: Way, frames: u16, two_lengths: bool) -> Result<Option<f64>> {
     if !process::is_there("valgrind") {
         return Ok(None);
     }
+    let counted = |reads| under_callgrind(way, frames, two_lengths, reads);
     let (few, many) = (1_000 / u64::from(frames), 101_000 / u64::from(frames));
-    let (less, more) = (under_callgrind(way, frames, few)?, under_callgrind(way, frames, many)?);
+    let (less, more) = (counted(few)?, counted(many)?);
     Ok(Some((more - less) as f64 / ((many - few) * u64::from(frames)) as f64))
 }
 
-fn under_callgrind(way: Way, frames: u16, reads: u64) -> Result<u64> {
+fn under_callgrind(way: Way, frames: u16, two_lengths: bool, reads: u64) -> Result<u64> {
     let way = way.to_possible_value().ok_or_else(|| eyre!("a way without a name"))?;
     let done = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(std::env::current_exe()?)
-        .args(["play", way.get_name(), &frames.to_string(), &reads.to_string()])
+        .args(["play", way.get_name()])
+        .args([u64::from(frames), u64::from(two_lengths), reads].map(|number| number.to_string()))
         .output()
         .wrap_err("valgrind does not start")?;
     let said = String::from_utf8_lossy(&done.stderr).into_owned();

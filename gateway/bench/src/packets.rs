@@ -12,6 +12,16 @@ pub fn publishes(topic: &str, qos: QoS, payload: usize, count: u16) -> Vec<u8> {
     out
 }
 
+/// As [`publishes`], each second one an octet shorter, so that none begins like the one before.
+#[must_use]
+pub fn publishes_of_two_lengths(topic: &str, qos: QoS, payload: usize, count: u16) -> Vec<u8> {
+    let mut out = Vec::new();
+    for id in 1..=count {
+        publish(topic, qos, payload - usize::from(id % 2 == 0), id, &mut out);
+    }
+    out
+}
+
 /// Appends one PUBLISH; without QoS its `id` is left out.
 pub fn publish(topic: &str, qos: QoS, payload: usize, id: u16, out: &mut Vec<u8>) {
     out.push(0x30 | (qos as u8) << 1);

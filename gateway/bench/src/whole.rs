@@ -22,10 +22,23 @@ const CLIENTS: usize = 10;
 
 /// Prints allocations, and instructions where valgrind is there, and returns both.
 pub(crate) async fn run() -> Result<Value> {
-    let publish =
-        Case { deliver: false, qos: 0, payload: 64, batch: 10, lockstep: true, pace: None };
-    let cases =
-        [("client to broker", publish), ("broker to client", Case { deliver: true, ..publish })];
+    let publish = Case {
+        deliver: false,
+        qos: 0,
+        payload: 64,
+        two_lengths: false,
+        batch: 10,
+        lockstep: true,
+        pace: None,
+    };
+    let deliver = Case { deliver: true, ..publish };
+    let two_lengths = |case| Case { two_lengths: true, ..case };
+    let cases = [
+        ("client to broker", publish),
+        ("broker to client", deliver),
+        ("client to broker, 64 and 63 in turn", two_lengths(publish)),
+        ("broker to client, 64 and 63 in turn", two_lengths(deliver)),
+    ];
     let dir = tempfile::tempdir()?;
     let own = std::env::current_exe()?;
     let mut kept = Vec::new();

@@ -45,7 +45,7 @@ pub(crate) struct Terms {
 }
 
 /// Proof that the view allowed one action. Only [`View::authorize`](crate::View::authorize) makes one, and a
-/// [`Lease`] of one renews it; whoever forwards a packet takes it by value.
+/// [`Lease`] of one renews it; whoever forwards a packet takes it by value, and with it those of the same moment that differ from it in the payload alone.
 #[must_use = "a permit that is dropped forwards nothing"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permit(pub(crate) Terms);

@@ -90,11 +90,11 @@ impl Machine {
         if let Some(id) = rest.packet_id {
             self.expect_delivered(id, rest.qos);
         }
-        let head = if self.tallies.counts(&permit) { None } else { Head::of(&frame, rest) };
-        self.rearm |= self.tallies.spend(permit, raw.topic(), rest.payload.len(), self.clock);
+        let spent = self.tallies.spend(permit, raw.topic(), rest.payload.len(), self.clock);
+        self.rearm |= spent.is_soon();
         self.count_to_client(1, rest.payload.len());
         to_client.forward(at);
-        Ok(head)
+        Ok(Head::of(spent, &frame, rest))
     }
 
     /// A delivery goes to the client, who owes an answer.
@@ -150,8 +150,8 @@ impl Machine {
         } else {
             to_client.forward(at);
         }
-        self.rearm |=
-            self.tallies.spend(permit, topic.as_bytes(), publish.payload.len(), self.clock);
+        let spent = self.tallies.spend(permit, topic.as_bytes(), publish.payload.len(), self.clock);
+        self.rearm |= spent.is_soon();
         self.broker_aliases.share(alias);
         if let Some(id) = publish.packet_id {
             self.expect_delivered(id, publish.qos);

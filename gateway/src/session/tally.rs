@@ -34,6 +34,30 @@ pub struct Tally {
     pub name: Option<Box<[u8]>>,
 }
 
+/// What a permit was spent on.
+#[derive(Debug, Clone, Copy, Default)]
+#[must_use = "tallies may have to be handed over soon"]
+pub(super) struct Spent {
+    is_counted: bool,
+    is_soon: bool,
+}
+
+impl Spent {
+    pub(super) fn counted(is_soon: bool) -> Self {
+        Self { is_counted: true, is_soon }
+    }
+
+    /// Whether it is in a tally.
+    pub(super) fn is_counted(self) -> bool {
+        self.is_counted
+    }
+
+    /// Whether the tallies are to be handed over soon although they were not before.
+    pub(super) fn is_soon(self) -> bool {
+        self.is_soon
+    }
+}
+
 /// All tallies of one session. Empty, and without memory of its own, for as long as no topic is sensitive.
 #[derive(Debug, Default)]
 pub(super) struct Tallies {
@@ -49,25 +73,20 @@ pub(super) struct Tallies {
 const MANY: usize = 256;
 
 impl Tallies {
-    /// Spends a permit: the message goes on, and is counted if its topic is sensitive or all are counted. Answers whether the tallies are to be handed over
-    /// soon although they were not before.
+    /// Spends a permit: the message goes on, and is counted if its topic is sensitive or all are counted.
     #[inline]
-    #[must_use]
     pub(super) fn spend(
         &mut self,
         permit: Permit,
         name: &[u8],
         payload: usize,
         clock: Clock,
-    ) -> bool {
-        self.counts(&permit) && self.add(&permit, name, payload, clock)
-    }
-
-    /// Whether messages with such a permit are counted.
-    #[inline]
-    #[must_use]
-    pub(super) fn counts(&self, permit: &Permit) -> bool {
-        permit.is_sensitive() || self.plain_too
+    ) -> Spent {
+        if permit.is_sensitive() || self.plain_too {
+            Spent::counted(self.add(&permit, name, payload, clock))
+        } else {
+            Spent::default()
+        }
     }
 
     #[cold]

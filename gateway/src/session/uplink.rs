@@ -99,11 +99,11 @@ impl Machine {
         if let Some(id) = rest.packet_id {
             self.expect_answer(id, rest.qos, rest.dup)?;
         }
-        let head = if self.tallies.counts(&permit) { None } else { Head::of(&frame, rest) };
-        self.rearm |= self.tallies.spend(permit, raw.topic(), rest.payload.len(), self.clock);
+        let spent = self.tallies.spend(permit, raw.topic(), rest.payload.len(), self.clock);
+        self.rearm |= spent.is_soon();
         self.count_to_broker(1, rest.payload.len());
         to_broker.forward(at);
-        Ok(head)
+        Ok(Head::of(spent, &frame, rest))
     }
 
     /// A PUBLISH with a topic alias. The broker must never resolve it to another name than the gateway judged, so the name is spelt out
@@ -154,8 +154,8 @@ impl Machine {
         let Some(topic) = self.client_aliases.topic(alias) else {
             return Err(End::ClientAlias);
         };
-        self.rearm |=
-            self.tallies.spend(permit, topic.as_bytes(), publish.payload.len(), self.clock);
+        let spent = self.tallies.spend(permit, topic.as_bytes(), publish.payload.len(), self.clock);
+        self.rearm |= spent.is_soon();
         self.client_aliases.share(alias);
         self.count_to_broker(1, publish.payload.len());
         Ok(())

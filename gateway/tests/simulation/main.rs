@@ -129,7 +129,7 @@ fn whatever_happens_exactly_what_is_allowed_comes_out() {
         return;
     }
     // A run that met nothing proves nothing.
-    let each = [met.sessions, met.to_broker, met.to_client, met.refused, met.taken_back];
+    let each = [met.sessions, met.to_broker, met.to_client, met.refused, met.taken_back, met.alike];
     assert!(each.iter().all(|count| *count > 20), "{met:?}");
     for ending in ["ClientLeft", "ClientFault", "BrokerFault", "KeepAlive", "Denied", "Refused"] {
         assert!(met.ends.contains_key(ending), "nothing ended with {ending}: {met:?}");

@@ -266,6 +266,9 @@ fn some_id(rng: &mut StdRng) -> u16 {
     }
 }
 
+/// A user property and a payload format.
+const OTHERS: [u8; 9] = [0x26, 0, 1, b'k', 0, 1, b'v', 0x01, 1];
+
 fn some_publish(
     version: Version,
     aliases: u16,
@@ -297,10 +300,50 @@ fn some_publish(
             }
         }
         if rng.random_ratio(1, 4) {
-            publish.properties = vec![0x26, 0, 1, b'k', 0, 1, b'v', 0x01, 1];
+            publish.properties = OTHERS.to_vec();
         }
     }
     publish
+}
+
+/// Messages that begin like this one of QoS 0, and some that only nearly do.
+pub fn some_like(
+    version: Version,
+    first: &Publish,
+    names: &[String],
+    rng: &mut StdRng,
+) -> Vec<Publish> {
+    if first.qos > 0 || first.alias.is_some() || rng.random_ratio(2, 3) {
+        return Vec::new();
+    }
+    let like = |_| {
+        let mut next = first.clone();
+        rng.fill(&mut next.payload[..]);
+        match rng.random_range(0..8) {
+            0 => next.retain ^= true,
+            1 => {
+                let other = names.choose(rng).unwrap();
+                if other.len() == next.topic.len() {
+                    next.topic.clone_from(other);
+                }
+            }
+            // Properties in the place of a part of the payload.
+            2 if version == Version::V5 && next.properties.is_empty() && next.payload.len() > 8 => {
+                next.properties = OTHERS.to_vec();
+                next.payload.truncate(next.payload.len() - OTHERS.len());
+            }
+            _ => {}
+        }
+        next
+    };
+    (0..4).map(like).collect()
+}
+
+/// Whether they differ in their payloads alone, and not in the length of those.
+pub fn are_alike(one: &Packet, other: &Packet) -> bool {
+    let (Packet::Publish(one), Packet::Publish(other)) = (one, other) else { return false };
+    let blank = Publish { payload: vec![0; one.payload.len()], ..one.clone() };
+    one.qos == 0 && blank == Publish { payload: vec![0; other.payload.len()], ..other.clone() }
 }
 
 fn some_filter(version: Version, names: &[String], rng: &mut StdRng) -> (String, u8) {

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::model::{Ending, Expect, Model, Outcome, Renewing, Terms};
-use super::peers::{Arrived, Broker, Client};
+use super::peers::{Arrived, Broker, Client, are_alike, some_like};
 use super::wire::{Packet, Seen, cut};
 use super::world::{DEVICE, World, country, wallet};
 
@@ -37,6 +37,8 @@ pub struct Met {
     pub to_client: u64,
     pub refused: u64,
     pub taken_back: u64,
+    /// Messages of QoS 0 that began like the one before them in the same read.
+    pub alike: u64,
     pub ends: BTreeMap<String, u64>,
 }
 
@@ -47,6 +49,7 @@ impl Met {
         self.to_client += more.to_client;
         self.refused += more.refused;
         self.taken_back += more.taken_back;
+        self.alike += more.alike;
         for (end, count) in &more.ends {
             *self.ends.entry(end.clone()).or_default() += count;
         }
@@ -220,7 +223,7 @@ impl Play {
         let Some(session) = &mut self.session else { return };
         let names = self.world.likely(&session.model.who, &session.names, rng);
         let packet = session.client.some_packet(&session.model.terms, &names, rng);
-        session.from_client.push(packet, session.model.terms.version);
+        session.from_client.push_with_like(packet, session.model.terms.version, &names, rng);
     }
 
     fn broker_answers(&mut self, rng: &mut StdRng) {
@@ -252,7 +255,7 @@ impl Play {
                 let packet = session.broker.strange(&terms, rng);
                 session.from_broker.push(packet, terms.version);
             } else if let Some(packet) = session.broker.message(&terms, &names, rng) {
-                session.from_broker.push(packet, terms.version);
+                session.from_broker.push_with_like(packet, terms.version, &names, rng);
             }
         }
     }
@@ -264,6 +267,7 @@ impl Play {
         let version = session.model.terms.version;
         let before = session.machine.deadline();
         let (batch, packets) = session.from_client.some(version, rng);
+        self.met.alike += alike_in(&packets);
         let (mut ahead, mut back) = (Vec::new(), Vec::new());
         let (mut to_broker, mut to_client) =
             (Lane::new(&batch, &mut ahead), Lane::new(&[], &mut back));
@@ -322,6 +326,7 @@ impl Play {
         let version = session.model.terms.version;
         let before = session.machine.deadline();
         let (batch, packets) = session.from_broker.some(version, rng);
+        self.met.alike += alike_in(&packets);
         let (mut ahead, mut back) = (Vec::new(), Vec::new());
         let (mut to_client, mut to_broker) =
             (Lane::new(&batch, &mut ahead), Lane::new(&[], &mut back));
@@ -666,6 +671,10 @@ impl Session {
     }
 }
 
+fn alike_in(packets: &[Packet]) -> u64 {
+    packets.windows(2).filter(|pair| are_alike(&pair[0], &pair[1])).count() as u64
+}
+
 impl Pipe {
     fn push(&mut self, packet: Packet, version: Version) {
         self.octets.extend(packet.encode(version));
@@ -673,6 +682,23 @@ impl Pipe {
     }
 
     /// A batch from the front, and the packets that are whole in it.
+    fn push_with_like(
+        &mut self,
+        packet: Packet,
+        version: Version,
+        names: &[String],
+        rng: &mut StdRng,
+    ) {
+        let like = match &packet {
+            Packet::Publish(first) => some_like(version, first, names, rng),
+            _ => Vec::new(),
+        };
+        self.push(packet, version);
+        for next in like {
+            self.push(Packet::Publish(next), version);
+        }
+    }
+
     fn some(&self, version: Version, rng: &mut StdRng) -> (Vec<u8>, Vec<Packet>) {
         let all = self.octets.len();
         let length =

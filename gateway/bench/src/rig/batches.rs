@@ -14,7 +14,6 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::wire::{Connection, Inbox, Writer, put};
 use super::{Answer, Case, Client, Way};
-use crate::packets;
 
 /// Clients of batches are numbered below this.
 const MOST_CLIENTS: usize = 64;
@@ -220,7 +219,7 @@ async fn publish(
     let Connection { mut inbox, mut writer } = connection;
     let number = number(&client.client_id);
     let qos = QoS::from_bits(case.qos).ok_or_else(|| eyre!("no QoS {}", case.qos))?;
-    let batch = packets::publishes(&client.topic, qos, case.payload, case.batch);
+    let batch = case.packets(&client.topic, qos);
     loop {
         told.changed().await?;
         let batches = told.borrow_and_update().each / u64::from(case.batch);
@@ -302,7 +301,7 @@ async fn sink(
             }
         }
         let (go, Some(case)) = *told.borrow_and_update() else { continue };
-        let batch = packets::publishes(&topic, QoS::AtMostOnce, case.payload, case.batch);
+        let batch = case.packets(&topic, QoS::AtMostOnce);
         for _ in 0..go.each / u64::from(case.batch) {
             ledger.send(client, case, &batch, &mut connection.writer).await?;
         }

@@ -23,11 +23,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use eyre::{Result, WrapErr as _, bail, eyre};
+use flytrap_mqtt::QoS;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
+use crate::packets;
 use crate::process::{Pinning, cpu_time};
 
 /// One kind of traffic between clients and sink.
@@ -39,6 +41,8 @@ pub struct Case {
     pub qos: u8,
     /// Octets of each message's payload.
     pub payload: usize,
+    /// Whether each second message is an octet shorter, so that none begins like the one before.
+    pub two_lengths: bool,
     /// Messages in one write.
     pub batch: u16,
     /// Whether each connection waits until a write has arrived before the next, so that no proxy can read more than one at
@@ -46,6 +50,16 @@ pub struct Case {
     pub lockstep: bool,
     /// Messages per second and connection; as fast as they are taken if there is no number.
     pub pace: Option<u32>,
+}
+
+impl Case {
+    fn packets(&self, topic: &str, qos: QoS) -> Vec<u8> {
+        if self.two_lengths {
+            packets::publishes_of_two_lengths(topic, qos, self.payload, self.batch)
+        } else {
+            packets::publishes(topic, qos, self.payload, self.batch)
+        }
+    }
 }
 
 /// Who connects: one connection each.
