@@ -199,12 +199,15 @@ where
         world: &World<'_>,
         pace: &mut Pace,
     ) -> Poll<Stop> {
+        // A side that had nothing wakes the task when it has: asking it again before that is in vain.
+        let (mut client_is_dry, mut broker_is_dry) = (false, false);
         loop {
             let (mut moved, mut must_rearm) = (false, false);
             if let Err(end) = self.drain(cx) {
                 return Poll::Ready(Stop::End(end));
             }
-            if self.broker.unsent.is_empty()
+            if !client_is_dry
+                && self.broker.unsent.is_empty()
                 && self.client.unsent.len() < MOST_UNSENT
                 && !pace.holds(|| world.began.elapsed())
             {
@@ -220,16 +223,19 @@ where
                         // The driver has to wake when the client may be read again.
                         must_rearm |= pace.held_until().is_some();
                     }
-                    Poll::Pending => {}
+                    Poll::Pending => client_is_dry = true,
                 }
             }
-            if self.client.unsent.is_empty() && self.broker.unsent.len() < MOST_UNSENT {
+            if !broker_is_dry
+                && self.client.unsent.is_empty()
+                && self.broker.unsent.len() < MOST_UNSENT
+            {
                 match SCRATCH
                     .with_borrow_mut(|scratch| self.poll_broker(cx, machine, world, scratch))
                 {
                     Poll::Ready(Ok(())) => moved = true,
                     Poll::Ready(Err(end)) => return Poll::Ready(Stop::End(end)),
-                    Poll::Pending => {}
+                    Poll::Pending => broker_is_dry = true,
                 }
             }
             if machine.take_rearm() || must_rearm {
