@@ -52,7 +52,7 @@ impl Sight {
     }
 
     /// Wakes its holder with each new state.
-    pub(crate) fn changed(&self) -> watch::Receiver<impl Sized> {
+    pub(crate) fn changed(&self) -> watch::Receiver<impl Sized + use<>> {
         self.0.subscribe()
     }
 

@@ -11,6 +11,7 @@ use alloy::{
     sol_types::SolCall,
 };
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
@@ -112,12 +113,15 @@ impl Submitter {
 
     async fn work(&mut self) {
         let mut failures: u32 = 0;
+        let mut moved = self.sight.changed();
         loop {
+            // Before it looks: what moves the chain from now on ends its rest.
+            moved.borrow_and_update();
             match self.step().await {
                 Ok(Step::Idle) => {
                     failures = 0;
                     self.health().board.clear_passing();
-                    self.rest().await;
+                    self.rest(&mut moved).await;
                 }
                 Ok(Step::Wait(pause)) => {
                     failures = 0;
@@ -135,10 +139,8 @@ impl Submitter {
     }
 
     /// Waits until something is handed in, or the chain moved under what was confirmed.
-    async fn rest(&self) {
+    async fn rest(&self, moved: &mut watch::Receiver<impl Sized>) {
         let is_remembering = self.with(|queue| Ok(!queue.landed().is_empty())).await;
-        let mut moved = self.sight.changed();
-        moved.borrow_and_update();
         tokio::select! {
             () = self.handle.wake.notified() => {}
             Ok(()) = moved.changed(), if matches!(is_remembering, Ok(true)) => {}
