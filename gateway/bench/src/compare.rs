@@ -13,15 +13,7 @@ use crate::PATIENCE;
 /// Connections at once, each on a topic of its own.
 const CLIENTS: usize = 10;
 
-const SMALL: Case = Case {
-    deliver: false,
-    qos: 0,
-    payload: 64,
-    two_lengths: false,
-    batch: 10,
-    lockstep: true,
-    pace: None,
-};
+const SMALL: Case = Case::SMALL;
 
 /// What is compared.
 const CASES: [(&str, Case); 8] = [

@@ -22,15 +22,7 @@ const CLIENTS: usize = 10;
 
 /// Prints allocations, and instructions where valgrind is there, and returns both.
 pub(crate) async fn run() -> Result<Value> {
-    let publish = Case {
-        deliver: false,
-        qos: 0,
-        payload: 64,
-        two_lengths: false,
-        batch: 10,
-        lockstep: true,
-        pace: None,
-    };
+    let publish = Case::SMALL;
     let deliver = Case { deliver: true, ..publish };
     let two_lengths = |case| Case { two_lengths: true, ..case };
     let cases = [

@@ -96,15 +96,7 @@ fn publishers(side: &Side) -> Result<Vec<Client>> {
 }
 
 fn publishing(stage: &mut Stage, sides: &[Side]) -> Result<()> {
-    let case = Case {
-        deliver: false,
-        qos: 0,
-        payload: 64,
-        two_lengths: false,
-        batch: 10,
-        lockstep: true,
-        pace: None,
-    };
+    let case = Case::SMALL;
     let each = stage.messages(5_000.0);
     for turn in stage.turns(sides.len()) {
         let side = &sides[turn];

@@ -36,15 +36,7 @@ pub(super) async fn play(stage: &mut Stage) -> Result<()> {
     }
     let each = stage.messages(5_000.0);
     for (name, qos) in [("64 B, QoS 0, batches", 0), ("64 B, QoS 1, batches", 1)] {
-        let case = Case {
-            deliver: false,
-            qos,
-            payload: 64,
-            two_lengths: false,
-            batch: 10,
-            lockstep: true,
-            pace: None,
-        };
+        let case = Case { qos, ..Case::SMALL };
         for turn in stage.turns(sides.len()) {
             let (side, gateway) = &sides[turn];
             let (to, pid) = (Way::plain(gateway.listener("mqtt")?), gateway.child.id());

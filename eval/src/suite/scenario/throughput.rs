@@ -9,15 +9,7 @@ use crate::suite::stage::{Stage, Target};
 /// Connections at once, each on a topic of its own.
 const CLIENTS: usize = 10;
 
-const SMALL: Case = Case {
-    deliver: false,
-    qos: 0,
-    payload: 64,
-    two_lengths: false,
-    batch: 10,
-    lockstep: true,
-    pace: None,
-};
+const SMALL: Case = Case::SMALL;
 const FLOOD: Case = Case { batch: 50, lockstep: false, ..SMALL };
 
 const PLAIN: &[(&str, Case)] = &[

@@ -53,6 +53,17 @@ pub struct Case {
 }
 
 impl Case {
+    /// Ten messages in a write, from the clients to the sink.
+    pub const SMALL: Self = Self {
+        deliver: false,
+        qos: 0,
+        payload: 64,
+        two_lengths: false,
+        batch: 10,
+        lockstep: true,
+        pace: None,
+    };
+
     fn packets(&self, topic: &str, qos: QoS) -> Vec<u8> {
         if self.two_lengths {
             packets::publishes_of_two_lengths(topic, qos, self.payload, self.batch)
