@@ -32,16 +32,17 @@ impl Machine {
                 Ok(None) => return (taken, Ok(())),
                 Err(fault) => return (taken, Err(End::BrokerFault(fault))),
             };
-            let at = taken..taken + next.octets().len();
-            taken = at.end;
+            let start = taken;
+            taken += next.octets().len();
+            let at = start..taken;
             let done = if next.kind() == kind::PUBLISH {
-                self.broker_publish(at.clone(), next, to_client, to_broker)
+                self.broker_publish(at, next, to_client, to_broker)
             } else {
-                self.broker_frame(at.clone(), next, to_client, to_broker).map(|()| None)
+                self.broker_frame(at, next, to_client, to_broker).map(|()| None)
             };
             match done {
                 Ok(Some(head)) if taken < octets.len() => {
-                    let run = head.run_behind(&octets[at.start..]);
+                    let run = head.run_behind(&octets[start..]);
                     if run.frames > 0 {
                         self.count_to_client(run.frames, head.payload());
                         to_client.forward_all(taken..taken + run.octets, run.frames);

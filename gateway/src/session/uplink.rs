@@ -35,17 +35,18 @@ impl Machine {
                 Ok(None) => break Ok(()),
                 Err(fault) => break Err(End::ClientFault(fault)),
             };
-            let at = taken..taken + next.octets().len();
-            taken = at.end;
+            let start = taken;
+            taken += next.octets().len();
+            let at = start..taken;
             let done = if next.kind() == kind::PUBLISH {
                 publishes += 1;
-                self.client_publish(at.clone(), next, to_broker, to_client)
+                self.client_publish(at, next, to_broker, to_client)
             } else {
-                self.client_frame(at.clone(), next, to_broker, to_client).map(|()| None)
+                self.client_frame(at, next, to_broker, to_client).map(|()| None)
             };
             match done {
                 Ok(Some(head)) if taken < octets.len() => {
-                    let run = head.run_behind(&octets[at.start..]);
+                    let run = head.run_behind(&octets[start..]);
                     if run.frames > 0 {
                         publishes += run.frames;
                         self.count_to_broker(run.frames, head.payload());
