@@ -681,7 +681,7 @@ impl Pipe {
         self.packets.push_back(packet);
     }
 
-    /// A batch from the front, and the packets that are whole in it.
+    /// And behind it perhaps some that begin as it does.
     fn push_with_like(
         &mut self,
         packet: Packet,
@@ -699,6 +699,7 @@ impl Pipe {
         }
     }
 
+    /// A batch from the front, and the packets that are whole in it.
     fn some(&self, version: Version, rng: &mut StdRng) -> (Vec<u8>, Vec<Packet>) {
         let all = self.octets.len();
         let length =
