@@ -30,6 +30,8 @@ pub struct Chain {
     port: u16,
     keys: Vec<Key>,
     provider: DynProvider,
+    /// Anvil gives two transactions of one account the same nonce if it is asked for both at once.
+    sending: tokio::sync::Mutex<()>,
 }
 
 impl Chain {
@@ -75,7 +77,7 @@ impl Chain {
         let http: Url = format!("http://127.0.0.1:{port}").parse()?;
         let provider =
             ProviderBuilder::new().disable_recommended_fillers().connect_http(http).erased();
-        Ok(Self { child, port, keys, provider })
+        Ok(Self { child, port, keys, provider, sending: tokio::sync::Mutex::default() })
     }
 
     /// The node's address for HTTP.
@@ -112,6 +114,15 @@ impl Chain {
     /// If the node does not answer or refuses.
     pub async fn call(&self, method: &'static str, params: Value) -> Result<Value> {
         self.provider.raw_request(method.into(), params).await.wrap_err(method)
+    }
+
+    /// Lets one of anvil's own accounts send a transaction, and says its hash. However many ask, each gets a nonce of its own.
+    ///
+    /// # Errors
+    /// If the node does not answer or does not take it.
+    pub async fn send(&self, transaction: Value) -> Result<Value> {
+        let _one_at_a_time = self.sending.lock().await;
+        self.call("eth_sendTransaction", json!([transaction])).await
     }
 
     /// Height of the newest block.
@@ -192,6 +203,7 @@ mod tests {
         assert_eq!(keys(LOG).len(), 1);
         assert_eq!(listening("Private Keys\n"), None);
     }
+
     #[tokio::test]
     async fn the_chain_mines_passes_time_and_reorganises() {
         let ground = Ground::new().expect("a directory");
@@ -208,5 +220,24 @@ mod tests {
         let orphan = hash().await;
         chain.reorganise(2).await.expect("a reorganisation");
         assert_ne!(hash().await, orphan);
+    }
+
+    #[tokio::test]
+    async fn an_account_that_sends_much_at_once_loses_nothing() {
+        let ground = Ground::new().expect("a directory");
+        let root = tools::project_root().expect("the project");
+        let options =
+            ChainOptions { block_time: Some(Duration::from_millis(50)), ..ChainOptions::default() };
+        let chain = Chain::start(&ground, &root, &options).await.expect("anvil");
+        let account = chain.key(0).expect("an account").address();
+        let call = json!({"from": account, "to": account, "value": "0x1", "gas": "0x5208"});
+        let some = async || {
+            for _ in 0..25 {
+                chain.send(call.clone()).await.expect("a hash");
+            }
+        };
+        tokio::join!(some(), some(), some(), some());
+        let pending = chain.call("eth_getTransactionCount", json!([account, "pending"])).await;
+        assert_eq!(pending.expect("a nonce"), "0x64");
     }
 }

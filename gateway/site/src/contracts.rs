@@ -166,7 +166,7 @@ async fn replay(chain: &Chain, kept: &Path, file: &Path) -> Result<()> {
                 call[field] = transaction[field].clone();
             }
         }
-        hashes.push(chain.call("eth_sendTransaction", json!([call])).await?);
+        hashes.push(chain.send(call).await?);
     }
     for hash in hashes {
         let receipt = receipt(chain, &hash).await?;

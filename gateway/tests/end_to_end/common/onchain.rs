@@ -88,8 +88,8 @@ impl Stage {
         let data = Bytes::from(call.abi_encode());
         // With the gas given nothing is estimated, so a call that reverts gets into a block like on any chain.
         let transaction =
-            json!([{"from": from, "to": to, "value": value, "data": data, "gas": "0x1e8480"}]);
-        let hash = self.site.chain.call("eth_sendTransaction", transaction).await?;
+            json!({"from": from, "to": to, "value": value, "data": data, "gas": "0x1e8480"});
+        let hash = self.site.chain.send(transaction).await?;
         self.receipt(&hash).await
     }
 

@@ -112,8 +112,8 @@ impl Stage {
         let mut code = bytecode(self.site.root(), name)?.to_vec();
         code.extend(owner.iter().flat_map(SolValue::abi_encode));
         let from = self.site.wallets.spare[1].address();
-        let transaction = json!([{ "from": from, "data": Bytes::from(code), "gas": "0x1e8480" }]);
-        let hash = self.site.chain.call("eth_sendTransaction", transaction).await?;
+        let transaction = json!({ "from": from, "data": Bytes::from(code), "gas": "0x1e8480" });
+        let hash = self.site.chain.send(transaction).await?;
         let receipt = self.receipt(&hash).await?;
         ensure!(receipt.ok, "{name} was not put on chain");
         let receipt = self.site.chain.call("eth_getTransactionReceipt", json!([hash])).await?;
