@@ -131,7 +131,7 @@ fn a_wallet_that_goes_too_far_is_out_at_once_after_a_restart_and_at_every_gatewa
 
             let second =
                 stage.site.start_gateway("second", &stage.site.wallets.other_gateway, "").await?;
-            crate::common::watch_log(stage.site.dir().join("second.log"));
+            crate::common::watch_log(stage.site.dir().join("second.log"))?;
             let mut client = Raw::plain(version, second.listener("mqtt")?).await?;
             let connect = Connect::of(version, &stage.stranger("elsewhere")?);
             assert_eq!(client.connect(&connect).await?, banned(version), "the second gateway");

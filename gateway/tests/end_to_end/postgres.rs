@@ -94,7 +94,7 @@ fn two_gateways_record_into_one_database_and_each_ones_export_verifies() -> Resu
         let owner = site.wallet(&site.wallets.broker_owner).await?;
         owner.set_gateway(site.broker_id, other, "mqtts://second.example").await?;
         let second = site.start_gateway("second", &site.wallets.other_gateway, "").await?;
-        watch_log(site.dir().join("second.log"));
+        watch_log(site.dir().join("second.log"))?;
         let mut here = stage.session(Way::plain(V5), &stage.publisher("here")?).await?;
         let mut there = session(&second, &stage, "there").await?;
         publish(&mut here, "hospital/w1/hr/7", 7).await?;

@@ -41,7 +41,7 @@ impl Network {
         let at = format!("{overrides}\n[broker]\naddress = \"{}\"", recorder.address());
         let key = &stage.site.wallets.other_gateway;
         let second = stage.site.start_gateway("second", key, &at).await?;
-        crate::common::watch_log(stage.site.dir().join("second.log"));
+        crate::common::watch_log(stage.site.dir().join("second.log"))?;
         Ok(Self { stage, second, recorder, _broker: broker, overrides })
     }
 
@@ -49,7 +49,7 @@ impl Network {
     async fn first(&self) -> Result<Gateway> {
         let site = &self.stage.site;
         let gateway = site.start_gateway("first", &site.wallets.gateway, &self.overrides).await?;
-        crate::common::watch_log(site.dir().join("first.log"));
+        crate::common::watch_log(site.dir().join("first.log"))?;
         Ok(gateway)
     }
 }

@@ -287,7 +287,7 @@ fn a_ban_outlives_a_restart_and_holds_at_a_second_gateway_with_the_same_pseudony
         );
         let second =
             stage.site.start_gateway("second", &stage.site.wallets.other_gateway, &key).await?;
-        crate::common::watch_log(stage.site.dir().join("second.log"));
+        crate::common::watch_log(stage.site.dir().join("second.log"))?;
         let address = second.listener("mqtt")?;
         assert_eq!(
             raw::attempt(V5, local(8), address, &good).await?,

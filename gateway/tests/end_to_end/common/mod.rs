@@ -16,7 +16,9 @@ pub mod relay;
 pub mod stock;
 pub mod websocket;
 
+use std::fs::File;
 use std::future::Future;
+use std::io::{Read as _, Seek as _};
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,8 +57,9 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .expect("a runtime")
 });
 
-/// Logs of the gateways that were started: shown when a test fails, searched for panics when it does not.
-static LOGS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// Logs of the gateways that were started: shown when a test fails, searched for panics when it does not. They are held open, since a stage
+/// of one test is gone by then, and its directory with it.
+static LOGS: Mutex<Vec<(PathBuf, File)>> = Mutex::new(Vec::new());
 
 /// Runs one test. Every end of it asks whether a gateway panicked meanwhile.
 ///
@@ -64,9 +67,11 @@ static LOGS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// As the test.
 pub fn run(test: impl Future<Output = Result<()>>) -> Result<()> {
     let mut done = RUNTIME.block_on(test);
-    let logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    for log in logs {
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
+    for (path, log) in LOGS.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+        let mut text = Vec::new();
+        log.rewind()?;
+        log.read_to_end(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
         if done.is_ok() && text.contains("panicked at") {
             done = Err(eyre!("a gateway panicked"));
         }
@@ -74,7 +79,7 @@ pub fn run(test: impl Future<Output = Result<()>>) -> Result<()> {
             let lines: Vec<&str> = text.lines().collect();
             eprintln!(
                 "--- {} ---\n{}",
-                log.display(),
+                path.display(),
                 lines[lines.len().saturating_sub(60)..].join("\n")
             );
         }
@@ -183,7 +188,7 @@ impl Stage {
     /// If something does not start.
     pub async fn with(options: SiteOptions) -> Result<Self> {
         let site = Site::start(options).await.wrap_err("the site")?;
-        watch_log(site.dir().join("gateway.log"));
+        watch_log(site.dir().join("gateway.log"))?;
         Ok(Self { site })
     }
 
@@ -351,8 +356,13 @@ pub fn device_of(seed: u16, client_id: &str) -> Result<Device> {
 }
 
 /// The gateway log that [`run`] is to look at.
-pub fn watch_log(log: PathBuf) {
-    LOGS.lock().unwrap_or_else(PoisonError::into_inner).push(log);
+///
+/// # Errors
+/// If it can be neither opened nor made.
+pub fn watch_log(path: PathBuf) -> Result<()> {
+    let log = File::options().read(true).append(true).create(true).open(&path)?;
+    LOGS.lock().unwrap_or_else(PoisonError::into_inner).push((path, log));
+    Ok(())
 }
 
 /// A topic on chain.

@@ -69,7 +69,7 @@ impl Stage {
     pub fn spawn_gateway(&self, name: &str, edit: impl FnOnce(&mut Table)) -> Result<Process> {
         let (config, state) = self.write_config(name, edit)?;
         let child = self.launch(name, &config)?;
-        watch_log(child.log_file().to_owned());
+        watch_log(child.log_file().to_owned())?;
         Ok(Process { child, config, state })
     }
 
