@@ -113,11 +113,11 @@ forensics: setup ## hide a breach among a day's records and find it with an audi
 	@script/step "building" cargo build --locked --release --package flytrap-gateway --package flytrap-cli --package flytrap-eval --bins
 	@exec $(TARGET)/release/flytrap-eval forensics $(if $(N),--records $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench-mirror: rust ## memory, decisions, blocks, snapshot and replay at 10^4 to 10^7 grants; ARGS=1000000 for fewer
+bench-mirror: rust ## memory, decisions, blocks, snapshot and replay at 10^2 to 10^7 grants; ARGS=1000000 for fewer
 	@script/step "building" cargo build --locked --release --package flytrap-bench --bin bench-mirror
 	@$(TARGET)/release/bench-mirror $(ARGS)
-	@script/step "building" cargo build --locked --release --package flytrap-policy --example timing
-	@$(TARGET)/release/examples/timing $(or $(ARGS),10000000)
+	@script/step "building" cargo build --locked --release --package flytrap-policy --example proofs
+	@$(TARGET)/release/examples/proofs
 
 bench-record: rust ## records a second that the store takes, each transaction synced; ARGS=FOLDER of the disk that is meant, or postgresql://...
 	@script/step "building" cargo build --locked --release --package flytrap-bench --bin bench-record

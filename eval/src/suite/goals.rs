@@ -52,8 +52,10 @@ enum Of {
     Value(Place, &'static str),
     /// What `make bench-path` kept: the least favourable of the cases of this part.
     Path(&'static str, &'static str),
-    /// What `make bench-mirror` kept: the decision among most grants, and among most beside fewest.
-    Decision { ratio: bool },
+    /// What `make bench-mirror` kept among most grants.
+    Mirror(&'static str),
+    /// The same beside what it kept among fewest.
+    MirrorGrowth(&'static str),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -234,18 +236,25 @@ pub(crate) const ALL: &[Goal] = &[
         Of::Path("allocations", ""),
     ),
     goal(
-        "decision among most grants / among fewest (10^7 / 10^4)",
+        "decision of a session, most grants / fewest (10^7 / 10^2)",
         AtMost(2.0),
         AtMost(2.0),
         "",
-        Of::Decision { ratio: true },
+        Of::MirrorGrowth("leased_ns"),
     ),
     goal(
-        "decision among most grants",
+        "decision of a session among most grants",
         AtMost(200.0),
         AtMost(100.0),
         "ns",
-        Of::Decision { ratio: false },
+        Of::Mirror("leased_ns"),
+    ),
+    goal(
+        "first decision about a name among most grants, 200,000 sessions in turn",
+        AtMost(1_000.0),
+        AtMost(500.0),
+        "ns",
+        Of::Mirror("cold_ns"),
     ),
     goal(
         "publish CPU with many grants / with 10",
@@ -335,7 +344,10 @@ impl Goal {
                 book.find(page, target, place.metric)?.spread()
             }
             Of::Path(metric, case) => return from_path(path?, metric, case),
-            Of::Decision { ratio } => return decision(mirror?, ratio),
+            Of::Mirror(metric) => return from_mirror(mirror?, metric, |_, most| most),
+            Of::MirrorGrowth(metric) => {
+                return from_mirror(mirror?, metric, |fewest, most| most / fewest);
+            }
         }?;
         // Distributions are written down in µs.
         let scale = if self.unit == "ms" { 1e-3 } else { 1.0 };
@@ -367,11 +379,10 @@ fn from_path(path: &Value, metric: &str, case: &str) -> Option<Reached> {
     Some(Reached { value, spread: None })
 }
 
-fn decision(mirror: &Value, ratio: bool) -> Option<Reached> {
-    let of = |size: &Value| size["decision_ns"].as_f64();
+fn from_mirror(mirror: &Value, metric: &str, of: fn(f64, f64) -> f64) -> Option<Reached> {
     let sizes = mirror.get("sizes")?.as_array()?;
-    let (fewest, most) = (of(sizes.first()?)?, of(sizes.last()?)?);
-    Some(Reached { value: if ratio { most / fewest } else { most }, spread: None })
+    let [fewest, most] = [sizes.first()?, sizes.last()?].map(|size| size[metric].as_f64());
+    Some(Reached { value: of(fewest?, most?), spread: None })
 }
 
 #[cfg(test)]
@@ -408,7 +419,9 @@ mod tests {
             {"case": "a", "allocations": 0.0002}, {"case": "b, 10 at a time", "instructions": 900.0},
             {"case": "c, 10 at a time", "instructions": 1_300.0}, {"case": "c, one at a time", "instructions": 9_000.0},
         ]});
-        let mirror = json!({"sizes": [{"decision_ns": 100}, {"decision_ns": 170}]});
+        let mirror = json!({"sizes": [
+            {"leased_ns": 10.0, "cold_ns": 300.0}, {"leased_ns": 17.0, "cold_ns": 700.0},
+        ]});
         let goal = ALL.iter().find(|goal| goal.what.starts_with(what)).expect("a row");
         goal.reached(&book(), Some(&path), Some(&mirror)).expect("a value")
     }
@@ -421,7 +434,8 @@ mod tests {
             ("fan-out", 1.5),
             ("instructions", 1_300.0),
             ("allocations", 0.0),
-            ("decision among most grants /", 1.7),
+            ("decision of a session, most grants /", 1.7),
+            ("first decision", 700.0),
         ] {
             assert!((row(what).value - value).abs() < 1e-9, "{what}: {:?}", row(what));
         }

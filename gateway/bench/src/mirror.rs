@@ -1,6 +1,6 @@
-//! What the mirror costs at 10^4, 10^6 and 10^7 grants: memory, decisions while blocks are applied, the snapshot, and how fast logs
-//! become state. Times are those of the thread's own processor time, medians apart, so that a busy machine changes little. `make bench-mirror` also runs the example `timing` of `flytrap-policy`, which
-//! measures decisions by themselves. What was measured is written to `target/eval/bench-mirror.json` too.
+//! What the mirror costs at 10^2 to 10^7 grants: memory, decisions by themselves and while blocks are applied, the snapshot, and how fast
+//! logs become state. Times are those of the thread's own processor time, medians apart, so that a busy machine changes little. What was
+//! measured is written to `target/eval/bench-mirror.json` too.
 #![allow(clippy::unwrap_used, reason = "what fails here is the measurement")]
 
 use std::hint::black_box;
@@ -15,8 +15,8 @@ use flytrap_bench::keep;
 use flytrap_chain::bindings::IAccessMarket;
 use flytrap_chain::{Deployment, Header, decode, snapshot};
 use flytrap_policy::{
-    Action, Concern, Credential, CredentialKind, Event, NamingPolicy, Offer, Options, Principal,
-    Registry, Right, Stamp, Traits, View, topic_id,
+    Action, Concern, Credential, CredentialKind, Event, Lease, NamingPolicy, Offer, Options,
+    Principal, Registry, Right, Stamp, Traits, View, topic_id,
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -27,7 +27,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const BROKER: U256 = U256::from_limbs([1, 0, 0, 0]);
 const NOW: u64 = 1_700_000_000;
 const AT: Stamp = Stamp { height: 1, time: NOW };
-/// Decisions between two looks at the clock.
+const PUBLISH: Action = Action::Publish { retain: false };
+/// Decisions by themselves.
+const DECISIONS: u32 = 1_000_000;
+/// Sessions that decide in turn: few enough that what concerns them stays in the processor's caches, and too many.
+const ONLINE: [u32; 2] = [1_000, 200_000];
+/// Decisions between two looks at the clock, while blocks are applied.
 const BATCH: u32 = 20;
 /// Blocks that are applied while decisions are taken, and grants in each.
 const BLOCKS: u32 = 400;
@@ -41,20 +46,23 @@ fn main() {
     }
     let most = number(1).unwrap_or(10_000_000);
     println!(
-        "{:>9} {:>8} {:>9} {:>10} {:>9} {:>9} {:>12} {:>6} {:>9} {:>9} {:>9}",
+        "{:>9} {:>8} {:>9} {:>10} {:>9} {:>8} {:>13} {:>8} {:>10} {:>12} {:>6} {:>9} {:>9} {:>9}",
         "grants",
         "topics",
         "memory",
         "per grant",
         "made/s",
-        "median",
+        "leased",
+        "1,000 online",
+        "200,000",
+        "meanwhile",
         "worst CPU",
         "waits",
         "writing",
         "reading",
         "file"
     );
-    let sizes = [10_000_u32, 1_000_000, 10_000_000].into_iter().filter(|&n| n <= most);
+    let sizes = [100, 10_000, 1_000_000, 10_000_000_u32].into_iter().filter(|&n| n <= most);
     let sizes: Vec<Value> = sizes
         .map(|grants| {
             let program = std::env::current_exe().unwrap();
@@ -96,9 +104,14 @@ fn measure(grants: u32) {
     let octets = std::fs::metadata(&path).unwrap().len();
     drop(read);
 
+    let registry = Arc::new(registry);
+    let quiet = view(registry.clone(), 1);
+    let leased = decide_again(&quiet, topics);
+    let [few, many] = ONLINE.map(|online| decide(&quiet, online.min(grants), grants, topics));
+    drop(quiet);
     let waits = decide_meanwhile(registry, grants, topics);
     println!(
-        "{grants:>9} {topics:>8} {:>5} MiB {:>8} B {:>8.0}k {:>6} ns {:>12?} {:>6} {:>6} ms {:>6} ms {:>5} MiB",
+        "{grants:>9} {topics:>8} {:>5} MiB {:>8} B {:>8.0}k {leased:>5.1} ns {few:>10.0} ns {many:>5.0} ns {:>7} ns {:>12?} {:>6} {:>6} ms {:>6} ms {:>5} MiB",
         memory >> 20,
         memory / u64::from(grants),
         made / 1000.0,
@@ -109,14 +122,52 @@ fn measure(grants: u32) {
         reading.as_millis(),
         octets >> 20
     );
-    let decision_ns = u64::try_from(waits.median.as_nanos()).unwrap();
+    let meanwhile = u64::try_from(waits.median.as_nanos()).unwrap();
     println!(
         "{}",
         json!({
             "grants": grants, "topics": topics, "octets_per_grant": memory / u64::from(grants), "made_per_second": made,
-            "decision_ns": decision_ns, "writing_s": writing.as_secs_f64(), "reading_s": reading.as_secs_f64(), "file_octets": octets,
+            "leased_ns": leased, "decision_ns": few, "cold_ns": many, "meanwhile_ns": meanwhile, "writing_s": writing.as_secs_f64(), "reading_s": reading.as_secs_f64(), "file_octets": octets,
         })
     );
+}
+
+/// Nanoseconds until a session has decided about a name that it used before.
+fn decide_again(view: &View, topics: u32) -> f64 {
+    let (who, name) = asking(0, topics);
+    let mut lease = Lease::new();
+    let permit = view.authorize(&who, PUBLISH, &name, NOW).unwrap();
+    lease.keep(&permit, view.version, name.as_bytes());
+    let began = busy();
+    for _ in 0..DECISIONS {
+        let version = black_box(view.version);
+        black_box(lease.permit(version, NOW, black_box(name.as_bytes()), false).unwrap().until());
+    }
+    nanoseconds(busy() - began)
+}
+
+/// The same about a name that none of so many sessions used before; each decides before the first does again.
+fn decide(view: &View, online: u32, grants: u32, topics: u32) -> f64 {
+    let asked = all_asking(online, grants, topics);
+    let began = busy();
+    for (who, name) in asked.iter().cycle().take(DECISIONS as usize) {
+        assert!(view.authorize(black_box(who), PUBLISH, black_box(name), NOW).is_ok());
+    }
+    nanoseconds(busy() - began)
+}
+
+fn nanoseconds(all: Duration) -> f64 {
+    all.as_secs_f64() * 1e9 / f64::from(DECISIONS)
+}
+
+/// Who has grants from all over the table, each with a name below the granted topic.
+fn all_asking(online: u32, grants: u32, topics: u32) -> Vec<(Principal, String)> {
+    let numbers = (0..online).map(|i| i.wrapping_mul(2_654_435_761) % grants);
+    numbers.map(|number| asking(number, topics)).collect()
+}
+
+fn asking(number: u32, topics: u32) -> (Principal, String) {
+    (principal(wallet(number)), format!("{}/t", topic_name(number % topics)))
 }
 
 struct Waits {
@@ -129,24 +180,19 @@ struct Waits {
 }
 
 /// One thread decides as a session does, another one applies block after block as the follower does.
-fn decide_meanwhile(registry: Registry, grants: u32, topics: u32) -> Waits {
-    let first = Arc::new(registry);
+fn decide_meanwhile(first: Arc<Registry>, grants: u32, topics: u32) -> Waits {
     let mirror = Arc::new(ArcSwap::from(Arc::new(view(first.clone(), 1))));
     let done = Arc::new(AtomicBool::new(false));
     let (watched, ended) = (mirror.clone(), done.clone());
     let deciding = std::thread::spawn(move || {
-        let asked: Vec<(Principal, String)> = (0..1_000_u32)
-            .map(|i| i.wrapping_mul(2_654_435_761) % grants)
-            .map(|number| (principal(wallet(number)), format!("{}/t", topic_name(number % topics))))
-            .collect();
+        let asked = all_asking(ONLINE[0], grants, topics);
         let (mut batches, waited) = (Vec::new(), waits());
         let mut order = asked.iter().cycle();
-        let publish = Action::Publish { retain: false };
         while !ended.load(Relaxed) {
             let (wall, ran) = (Instant::now(), busy());
             for (who, name) in order.by_ref().take(BATCH as usize) {
                 let view = watched.load();
-                assert!(view.authorize(black_box(who), publish, black_box(name), NOW).is_ok());
+                assert!(view.authorize(black_box(who), PUBLISH, black_box(name), NOW).is_ok());
             }
             batches.push((wall.elapsed(), busy() - ran));
         }

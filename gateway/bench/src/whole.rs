@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use crate::{PATIENCE, allocations};
 
 const CLIENTS: usize = 10;
+/// Asking the node allocates and costs instructions too, by the second and not by the message.
+const SELDOM: &str = "chain.poll = \"20s\"";
 
 /// Prints allocations, and instructions where valgrind is there, and returns both.
 pub(crate) async fn run() -> Result<Value> {
@@ -66,7 +68,7 @@ async fn allocations_of(dir: &Path, own: &Path, case: Case) -> Result<(f64, Stri
     const EACH: u64 = 50_000;
     let start = dir.join("counting-gateway");
     script(&start, &format!("export FLYTRAP_LOG=info\nexec '{}' \"$@\"", own.display()))?;
-    let (site, mut rig, gateway) = begin(&start, "").await?;
+    let (site, mut rig, gateway) = begin(&start).await?;
     let counter: SocketAddr =
         std::fs::read_to_string(counter_file(&site.dir().join("gateway-ready.json")))?.parse()?;
     open(&mut rig, &site, &gateway, case)?;
@@ -103,8 +105,7 @@ async fn instructions_of(dir: &Path, gateway: &Path, case: Case, few: u64) -> Re
 
 /// Messages moved, and instructions from the gateway's start to its end.
 async fn instructions_with(start: &Path, case: Case, each: u64) -> Result<(u64, u64)> {
-    // Asking the node costs instructions too, and the longer run would ask more often.
-    let (site, mut rig, mut gateway) = begin(start, "chain.poll = \"20s\"").await?;
+    let (site, mut rig, mut gateway) = begin(start).await?;
     open(&mut rig, &site, &gateway, case)?;
     let messages = ran(rig.tell(&Order::Run { each })?)?;
     rig.tell(&Order::Close)?;
@@ -120,11 +121,11 @@ async fn instructions_with(start: &Path, case: Case, each: u64) -> Result<(u64, 
     Ok((messages, count.parse()?))
 }
 
-async fn begin(program: &Path, more: &str) -> Result<(Site, Rig, Gateway)> {
+async fn begin(program: &Path) -> Result<(Site, Rig, Gateway)> {
     let site = ground::site(program).await?;
     let rig = Rig::start(&std::env::current_exe()?, &Pinning::none(), PATIENCE)?;
     let who = ("gateway", &site.wallets.gateway);
-    let gateway = ground::gateway(&site, who, rig.sink, more).await?;
+    let gateway = ground::gateway(&site, who, rig.sink, SELDOM).await?;
     Ok((site, rig, gateway))
 }
 
