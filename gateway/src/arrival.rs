@@ -13,7 +13,6 @@ use std::sync::Arc;
 use flytrap_policy::Origin;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use crate::config::{ListenerConfig, WebSocketConfig};
@@ -171,7 +170,7 @@ async fn secure(
     shared: &Shared,
 ) -> Option<Stream> {
     let Some(tls) = tls else { return Some(Stream::Tcp(socket)) };
-    match TlsAcceptor::from(tls.current()).accept(socket).await {
+    match tls.accept(socket).await {
         Ok(stream) => Some(Stream::Client(Box::new(stream))),
         Err(error) => {
             shared.metrics.dropped("tls");
