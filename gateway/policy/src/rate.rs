@@ -40,6 +40,9 @@ impl Rate {
     /// How long nothing more may be used; zero if more may be.
     #[inline]
     fn over(&self, full_at: u64, now: u64) -> Duration {
+        if *self == Self::UNLIMITED {
+            return Duration::ZERO;
+        }
         Duration::from_nanos(full_at.saturating_sub(now.saturating_add(self.burst)))
     }
 }
@@ -87,7 +90,7 @@ impl SharedBucket {
     #[inline]
     pub fn take(&self, rate: &Rate, units: u64, now: Duration) -> Duration {
         let now = nanoseconds(now);
-        if rate.cost == 0 || units == 0 {
+        if *rate == Rate::UNLIMITED || units == 0 {
             return rate.over(self.full_at.load(Ordering::Relaxed), now);
         }
         // Only this number is shared, so no order with other memory is wanted.
@@ -144,10 +147,20 @@ mod tests {
 
     #[test]
     fn without_a_limit_nothing_is_ever_over() {
-        let rate = Rate::new(0, SECOND, SECOND);
+        let (rate, later) = (Rate::new(0, SECOND, SECOND), 2 * SECOND);
         let (mut bucket, shared) = (Bucket::default(), SharedBucket::default());
-        assert_eq!(bucket.take(&rate, u64::MAX, SECOND), Duration::ZERO);
-        assert_eq!(shared.take(&rate, u64::MAX, SECOND), Duration::ZERO);
+        // Whoever looks at the clock first may come to the bucket second, so that time seems to go back.
+        for now in [later, SECOND, later, SECOND - TICK] {
+            assert!(bucket.try_take(&rate, 1, now), "{now:?}");
+            assert_eq!(bucket.take(&rate, u64::MAX, now), Duration::ZERO, "{now:?}");
+            assert_eq!(shared.take(&rate, u64::MAX, now), Duration::ZERO, "{now:?}");
+        }
+        // Nor is what was used under a limit owed when there is none any more.
+        let limit = Rate::new(1, SECOND, SECOND);
+        bucket.take(&limit, 60, later);
+        shared.take(&limit, 60, later);
+        assert_eq!(bucket.take(&rate, 1, later), Duration::ZERO);
+        assert_eq!(shared.take(&rate, 1, later), Duration::ZERO);
     }
 
     #[test]
