@@ -147,6 +147,10 @@ struct FeeHistory {
     reward: Option<Vec<Vec<U256>>>,
 }
 
+/// Gas for a payment back: a contract wants so much left before it pays (`Payouts.sol`), and of what falls with time, such as a fee, nothing
+/// may be left over when gas is estimated, and something in the block.
+const TO_PAY_BACK: u64 = 120_000;
+
 /// Gas that the draft needs, with a margin: state may change until it is mined.
 pub(crate) async fn estimate(
     rpc: &Rpc,
@@ -157,7 +161,9 @@ pub(crate) async fn estimate(
     let gas: U64 =
         rpc.call("eth_estimateGas", json!([call])).await.map_err(TransactError::of_call)?;
     let gas = gas.to::<u64>();
-    Ok(gas.saturating_add(gas / 4).saturating_add(10_000))
+    let pays = !draft.value.is_zero() && !draft.data.is_empty();
+    let more = if pays { TO_PAY_BACK } else { 10_000 };
+    Ok(gas.saturating_add(gas / 4).saturating_add(more))
 }
 
 /// What gas costs now: room for the base fee to double, never above `limit`.

@@ -189,6 +189,15 @@ impl Site {
         self.ask("anvil_mine", json!([format!("{blocks:#x}")])).await;
     }
 
+    /// Waits until something waits for a block.
+    pub(crate) async fn until_pending(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.ask("txpool_status", json!([])).await["pending"] == "0x0" {
+            assert!(Instant::now() < deadline, "nothing was handed in");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Replaces the last blocks by as many empty ones.
     pub(crate) async fn reorganise(&self, depth: u64) {
         self.ask("anvil_reorg", json!([depth, []])).await;

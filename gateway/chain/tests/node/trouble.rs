@@ -10,7 +10,7 @@ use flytrap_chain::{Alarm, Intent, SubmitError, bindings::IBrokerRegistry, keys:
 use serde_json::json;
 
 use crate::{
-    site::{Door, PATIENCE, Site, http, until},
+    site::{Door, Site, http, until},
     submitting::{
         Submitting, alert, ban, banned, config, detail, entries, follow, gateway, miner, nonce,
         site, until_banned,
@@ -21,15 +21,6 @@ const GWEI: u128 = 1_000_000_000;
 
 async fn base_fee(site: &Site, wei: u128) {
     site.ask("anvil_setNextBlockBaseFeePerGas", json!([format!("{wei:#x}")])).await;
-}
-
-/// Waits until something waits for a block.
-async fn until_pending(site: &Site) {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while site.ask("txpool_status", json!([])).await["pending"] == "0x0" {
-        assert!(std::time::Instant::now() < deadline, "nothing was handed in");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]
@@ -67,7 +58,7 @@ async fn a_spike_while_a_transaction_is_under_way_is_followed_up_to_the_limit_an
     let end = site.soon().await;
     let submitting = Submitting::start(&site, config, gateway());
     submitting.ban(1, end).await;
-    until_pending(&site).await;
+    site.until_pending().await;
     base_fee(&site, 1_000 * GWEI).await;
     site.mine(1).await;
     submitting.alarmed(Alarm::FeeAboveLimit).await;
@@ -167,7 +158,7 @@ async fn a_wallet_that_is_emptied_under_way_is_told_and_the_transaction_goes_on_
     let end = site.soon().await;
     let submitting = Submitting::start(&site, config(&site, place.path()), gateway());
     submitting.ban(1, end).await;
-    until_pending(&site).await;
+    site.until_pending().await;
     let balance = async |wei: &str| {
         site.ask("anvil_setBalance", json!([gateway().address(), wei])).await;
     };
@@ -176,7 +167,7 @@ async fn a_wallet_that_is_emptied_under_way_is_told_and_the_transaction_goes_on_
     let told = submitting.alarmed(Alarm::WalletEmpty).await;
     assert!(told.contains("send ether to it"), "{told}");
     balance("0xde0b6b3a7640000").await;
-    until_pending(&site).await;
+    site.until_pending().await;
     site.mine(1).await;
     submitting.drained().await;
     assert_eq!(banned(&site).await, [1]);
@@ -211,7 +202,7 @@ async fn a_role_that_is_lost_under_way_costs_one_transaction_and_an_alarm_and_no
     let end = site.soon().await;
     let submitting = Submitting::start(&site, config(&site, place.path()), gateway());
     submitting.ban(1, end).await;
-    until_pending(&site).await;
+    site.until_pending().await;
     // Dearer, so that it comes first in the same block.
     let remove = IBrokerRegistry::removeGatewayCall {
         brokerId: site.broker_id,

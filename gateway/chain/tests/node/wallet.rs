@@ -12,6 +12,7 @@ use flytrap_chain::{
 use flytrap_policy::{
     Country, CountryMode, CountryRule, Event, NamingPolicy, Offer, OfferMode, Right, Traits,
 };
+use serde_json::json;
 
 use crate::site::{Anvil, Site, forge, http, key};
 
@@ -76,13 +77,35 @@ async fn a_paid_grant_is_ended_with_its_refund_and_a_publish_grant_pays_the_fee(
 
     // The fee rises a day after it is announced.
     let until = site.soon().await + 30 * 86_400;
-    site.ask("evm_increaseTime", serde_json::json!([90_000])).await;
+    site.ask("evm_increaseTime", json!([90_000])).await;
     site.mine(1).await;
     let fee =
         site.owner.grant_fee(site.topic, buyer.address(), Right::Publish, until).await.unwrap();
     assert!(fee > U256::from(29 * 86_400), "{fee}");
     site.owner.grant(site.topic, buyer.address(), Right::Publish, until, &reason).await.unwrap();
     assert!(buyer.may_access(site.topic, buyer.address(), Right::Publish).await.unwrap());
+}
+
+/// What is left over then has to be paid back, for which nothing was estimated.
+#[tokio::test]
+async fn a_grant_gets_through_whose_fee_falls_before_its_block() {
+    let site = Site::start().await;
+    site.owner.set_publish_fee(site.broker_id, 86_400).await.unwrap();
+    let (until, reason) = (site.soon().await + 30 * 86_400, Reason::default());
+    // The fee rises a day after it is announced.
+    site.ask("evm_increaseTime", json!([90_000])).await;
+    site.mine(1).await;
+    let reader = key(1).address();
+    site.ask("evm_setAutomine", json!([false])).await;
+    let later = async {
+        site.until_pending().await;
+        site.ask("evm_increaseTime", json!([5])).await;
+        site.mine(1).await;
+    };
+    let granting = site.owner.grant(site.topic, reader, Right::Publish, until, &reason);
+    let (done, ()) = tokio::join!(granting, later);
+    done.unwrap();
+    assert_eq!(site.owner.granted_until(site.topic, reader, Right::Publish).await.unwrap(), until);
 }
 
 #[tokio::test]
@@ -137,16 +160,16 @@ async fn a_transaction_in_no_block_is_given_up_at_the_deadline_and_named() {
     let site = Site::start().await;
     let patience = std::time::Duration::from_millis(300);
     let wallet = site.wallet(1).await.with_patience(patience);
-    site.ask("evm_setAutomine", serde_json::json!([false])).await;
+    site.ask("evm_setAutomine", json!([false])).await;
     let error = wallet.create_broker(NamingPolicy::Open, "mine").await.unwrap_err();
     let WalletError::Transact(TransactError::Pending { tx, waited }) = error else {
         panic!("{error}")
     };
     assert_eq!(waited, patience);
-    let receipt = site.ask("eth_getTransactionReceipt", serde_json::json!([tx])).await;
+    let receipt = site.ask("eth_getTransactionReceipt", json!([tx])).await;
     assert!(receipt.is_null());
     site.mine(1).await;
-    let receipt = site.ask("eth_getTransactionReceipt", serde_json::json!([tx])).await;
+    let receipt = site.ask("eth_getTransactionReceipt", json!([tx])).await;
     assert_eq!(receipt["status"], "0x1");
 }
 
@@ -191,7 +214,7 @@ async fn a_device_key_consents_as_the_contract_wants_it() {
 async fn many_rights_are_given_sold_and_taken_in_one_transaction_each() {
     let site = Site::start().await;
     site.owner.set_publish_fee(site.broker_id, 86_400).await.unwrap();
-    site.ask("evm_increaseTime", serde_json::json!([90_000])).await;
+    site.ask("evm_increaseTime", json!([90_000])).await;
     site.mine(1).await;
     let name = format!("{:#x}/second", site.owner.address());
     let (second, _) = site
@@ -378,7 +401,8 @@ async fn the_deploy_script_writes_what_is_read_here() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("deployment.json");
     let output = forge("script", &std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("script"))
-        .args(["script/Deploy.s.sol", "--broadcast", "--rpc-url"])
+        // One at a time: anvil strands transactions whose nonces arrive out of order.
+        .args(["script/Deploy.s.sol", "--broadcast", "--slow", "--rpc-url"])
         .arg(format!("http://127.0.0.1:{}", anvil.port))
         .args(["--unlocked", "--sender", &key(0).address().to_string()])
         .env("DEPLOYMENT_FILE", &file)
