@@ -31,6 +31,9 @@ use crate::shared::{Peer, Shared};
 use crate::upstream::Stream;
 use crate::upstreams::Carried;
 
+/// Room for a read: a CONNECT with a token comes in one, and those who connect and say nothing take little.
+const READ_OCTETS: usize = 512;
+
 /// A session that the broker has accepted.
 pub(super) struct Opened {
     pub(super) pump: Pump<Stream, Stream>,
@@ -474,6 +477,7 @@ pub(super) async fn read_frame(
             Ok(None) => {}
             Err(_) => return Err(Unread::Malformed),
         }
+        octets.reserve(READ_OCTETS);
         match stream.read_buf(octets).await {
             Ok(0) => return Err(Unread::Closed),
             Ok(_) => {}
