@@ -98,11 +98,11 @@ mod tests {
         }
         let another = ask(&desk, origin(99)).await;
         assert_eq!(another, Err(Unanswered::Busy), "a seventeenth");
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         let answers = asking.join_all().await;
         let silent = answers.iter().filter(|a| matches!(a, Err(Unanswered::NodeSilent(_))));
         assert_eq!(silent.count(), 16);
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
         assert!(matches!(ask(&desk, origin(0)).await, Err(Unanswered::NodeSilent(_))));
     }
 }

@@ -45,5 +45,5 @@ pub(crate) const ROWS: &[(&str, &str)] = &[
         "2,000 clients at once after a restart: needs minutes on two cores; later with `make eval`",
     ),
     ("D16", "the base fee of a chain: gateway/chain/tests/node/submit.rs"),
-    ("D22", "costs of a look-up: gateway/policy/examples/timing.rs"),
+    ("D22", "costs of a look-up: make bench-mirror"),
 ];

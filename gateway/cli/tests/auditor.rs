@@ -277,7 +277,7 @@ async fn an_auditor_learns_who_did_what_when_and_why_and_who_could_have() {
             "--records",
             ward.file(),
             "--within",
-            "2s",
+            "10s",
         ])
     };
     let then = at(ward.both);
@@ -289,7 +289,7 @@ async fn an_auditor_learns_who_did_what_when_and_why_and_who_could_have() {
     let mut active = vec![&*reader, &*second, &*publisher];
     active.sort_unstable();
     assert_eq!(wallets(&then["used"]), active, "{then}");
-    // Within two seconds the second reader's session was ended as well.
+    // Within ten seconds the second reader's session was ended as well.
     assert!(wallets(&then["refused"]).contains(&&*stranger), "{then}");
     let mut never = vec![&*owner, &*idle];
     never.sort_unstable();

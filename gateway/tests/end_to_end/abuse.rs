@@ -47,22 +47,35 @@ fn a_client_past_its_rate_is_slowed_down_and_loses_nothing_while_others_are_not_
                 .flat_map(|n| Publish::new(&topic, &n.to_be_bytes()).octets(version))
                 .collect();
             flood.send(all).await?;
-            let mut worst = Duration::ZERO;
-            while spy.heard().len() < 500 {
-                let asked = Instant::now();
-                ensure!(other.ping().await?.is_empty());
-                worst = worst.max(asked.elapsed());
-                ensure!(began.elapsed() < PATIENCE, "{} came", spy.heard().len());
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            until("all to be heard", || async { Ok((spy.heard().len() >= 500).then_some(())) })
+                .await?;
             // It may come in one read, and is charged for then: what follows it waits until the rate has earned it.
-            assert_eq!(flood.ping().await?, []);
+            let mut waits = Vec::new();
+            let answered = flood.ping();
+            tokio::pin!(answered);
+            loop {
+                let bystander = async {
+                    let asked = Instant::now();
+                    ensure!(other.ping().await?.is_empty());
+                    let waited = asked.elapsed();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    Ok(waited)
+                };
+                tokio::select! {
+                    others = &mut answered => break assert_eq!(others?, []),
+                    waited = bystander => waits.push(waited?),
+                }
+            }
             let took = began.elapsed();
             ensure!(took > Duration::from_millis(3_500), "{version:?}: 500 messages in {took:?}");
             ensure!(took < Duration::from_secs(8), "{version:?}: 500 messages in {took:?}");
+            // Whoever was held up with the flood would wait again and again, or once for very long; a busy machine stalls once.
+            waits.sort_unstable_by(|a, b| b.cmp(a));
             ensure!(
-                worst < Duration::from_millis(500),
-                "{version:?}: a bystander waited {worst:?}"
+                waits.len() > 20
+                    && waits[0] < Duration::from_millis(2_500)
+                    && waits[2] < Duration::from_millis(500),
+                "{version:?}: a bystander waited {waits:?}"
             );
             let numbers: Vec<Vec<u8>> = spy.heard().into_iter().map(|p| p.payload).collect();
             let wanted: Vec<Vec<u8>> = (0..500_u32).map(|n| n.to_be_bytes().to_vec()).collect();
@@ -92,14 +105,14 @@ fn all_sessions_of_a_wallet_share_its_rate_and_another_wallet_has_its_own() -> R
         }
         other.publish(&Publish::new("open/share", &[b'y'; 20_000]).qos(1, 1)).await?;
         let Got::Ack { code: 0 | 0x10, .. } = other.get().await? else { bail!("no PUBACK") };
-        ensure!(began.elapsed() < Duration::from_millis(1_500), "nothing was held up yet");
+        ensure!(began.elapsed() < Duration::from_millis(2_500), "nothing was held up yet");
         // Eighty thousand octets were used, one second's worth was there: what comes now waits for three.
         for session in &mut sessions {
             session.publish(&Publish::new("open/share", b"late").qos(1, 2)).await?;
         }
         other.publish(&Publish::new("open/share", b"at once").qos(1, 2)).await?;
         let Got::Ack { code: 0 | 0x10, .. } = other.get().await? else { bail!("no PUBACK") };
-        ensure!(began.elapsed() < Duration::from_millis(2_000), "the other wallet was held up");
+        ensure!(began.elapsed() < Duration::from_millis(2_500), "the other wallet was held up");
         // One of them was within the rate when it was read, so it may be read once more.
         let mut last = Duration::ZERO;
         for session in &mut sessions {
@@ -248,7 +261,7 @@ fn sessions_beyond_the_rate_of_their_wallet_are_refused_before_the_broker_hears_
         for (n, (version, code)) in [(V311, 3), (V5, 0x9f)].into_iter().enumerate() {
             let role =
                 if n == 0 { &stage.site.wallets.stranger } else { &stage.site.wallets.reader };
-            let (mut opened, mut refused) = (0, 0);
+            let (mut opened, mut refused, began) = (0, 0, Instant::now());
             for k in 0..12 {
                 let login = stage.site.token(role, &format!("flap-{n}-{k}"))?;
                 let mut client = stage.dial(Way::plain(version)).await?;
@@ -259,7 +272,12 @@ fn sessions_beyond_the_rate_of_their_wallet_are_refused_before_the_broker_hears_
                 }
                 let _ = client.send(DISCONNECT).await;
             }
-            ensure!((5..=7).contains(&opened), "{version:?}: {opened} opened, {refused} refused");
+            // What is there at once, and one more for each second that it took.
+            let most = 6 + usize::try_from(began.elapsed().as_secs())?;
+            ensure!(
+                (5..=most).contains(&opened),
+                "{version:?}: {opened} opened, {refused} refused"
+            );
             let prefix = format!("-flap-{n}-");
             let seen = stage.site.recorder()?.connects();
             let seen = seen.iter().filter(|c| c.client_id.contains(&prefix)).count();

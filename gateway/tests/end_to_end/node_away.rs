@@ -74,8 +74,10 @@ async fn without_a_node(away: Duration, pace: Duration) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(200)).await;
         record::export(&stage, &file)?;
         let records = record::records(&file)?;
-        let all = (total(&records, Kind::Delivered), total(&records, Kind::ProofFailed));
-        if all.0 >= messages && all.1 >= guesses {
+        let of_each = [Kind::Published, Kind::Delivered].map(|kind| total(&records, kind));
+        if of_each.iter().all(|count| *count >= messages)
+            && total(&records, Kind::ProofFailed) >= guesses
+        {
             break records;
         }
     };

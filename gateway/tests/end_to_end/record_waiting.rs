@@ -18,8 +18,10 @@ const WARD: &str = "hospital/w1/hr";
 const NAME: &str = "hospital/w1/hr/7";
 const CONFIG: &str = "[audit]\ninterval = \"1s\"\n[limits]\ndrain = \"2s\"\n";
 
-/// What keeps the gateway from writing records for as long as it lives.
-fn holder(stage: &Stage) -> Result<rusqlite::Connection> {
+/// What keeps the gateway from writing records for as long as it lives. Before, everything is in an anchored interval: what is written next is
+/// then the first of what comes, and not an interval for which the writer waits while more gathers than it takes at once.
+async fn holder(stage: &Stage) -> Result<rusqlite::Connection> {
+    exported(stage, |records| !records.is_empty()).await?;
     let table = stage.config()?;
     let state = table["state_dir"].as_str().ok_or_else(|| eyre!("no state_dir"))?;
     let gateway = stage.site.wallets.gateway.address();
@@ -61,7 +63,7 @@ async fn waits(client: &mut Raw) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         client.send(PINGREQ).await?;
-        if client.next(Duration::from_millis(500)).await.is_err() {
+        if client.next(Duration::from_secs(3)).await.is_err() {
             return Ok(());
         }
         ensure!(Instant::now() < deadline, "it does not wait");
@@ -92,7 +94,7 @@ fn who_waits_for_the_record_hears_of_bans_revocations_and_the_end_of_a_grant() -
         }
         stage.grant(&aside, reader.address(), Right::Subscribe).await?;
         stage.caught_up().await?;
-        let holder = holder(&stage)?;
+        let holder = holder(&stage).await?;
         fill(&stage).await?;
 
         let end = stage.site.chain.time().await? + 1_800;
@@ -178,7 +180,7 @@ fn what_is_not_written_when_a_stop_has_no_more_time_is_counted_and_said() -> Res
             Ok((written > 0.0).then_some(()))
         };
         until("the start to be recorded", written).await?;
-        let holder = holder(&stage)?;
+        let holder = holder(&stage).await?;
         fill(&stage).await?;
         let mut waiting = session(&stage, &stage.site.wallets.publisher, "waiting").await?;
         waits(&mut waiting).await?;

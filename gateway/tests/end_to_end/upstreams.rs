@@ -72,8 +72,8 @@ impl Before {
     }
 }
 
-fn ids(prefix: &str) -> Vec<String> {
-    (0..12).map(|n| format!("{prefix}-{n}")).collect()
+fn ids(prefix: &str, many: u32) -> Vec<String> {
+    (0..many).map(|n| format!("{prefix}-{n}")).collect()
 }
 
 fn connects_of(relay: &Recorder, id: &str) -> usize {
@@ -93,7 +93,7 @@ fn a_session_finds_its_broker_again_and_goes_to_the_next_while_that_one_is_silen
         before.until_known(two.address(), true).await?;
         before.until_ready().await?;
         let (mut of_one, mut of_two) = (Vec::new(), Vec::new());
-        for id in ids("same") {
+        for id in ids("same", 24) {
             for _ in 0..3 {
                 let connect = Connect::of(V311, &stage.stranger(&id)?);
                 let (mut client, code, _) = before.connect(V311, &connect).await?;
@@ -142,7 +142,7 @@ fn a_broker_that_was_never_reached_costs_no_session_a_timeout() -> Result<()> {
         let hole = BlackHole::dig().await?;
         let before = Before::start(stage, "hole", &[hole.address, two.address()]).await?;
         before.until_ready().await?;
-        for id in ids("hole") {
+        for id in ids("hole", 12) {
             let connect = Connect::of(V5, &stage.stranger(&id)?);
             let (mut client, code, took) = before.connect(V5, &connect).await?;
             ensure!(code == 0 && client.ping().await?.is_empty(), "{id}: {code}");

@@ -21,11 +21,11 @@ use tokio::sync::OnceCell;
 static STAGE: OnceCell<Stage> = OnceCell::const_new();
 
 async fn stage() -> Result<&'static Stage> {
-    STAGE.get_or_try_init(Stage::on_the_web).await
+    STAGE.get_or_try_init(|| Stage::on_the_web("10s")).await
 }
 
-/// What the connect deadline of the stage may take, with a busy machine in mind.
-const DEADLINE: Duration = Duration::from_secs(3);
+/// Long before the connect deadline of the stage, with a busy machine in mind.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Every octet of one session, both ways, with every kind of packet in it.
 async fn script(client: &mut Raw, connect: &Connect, topic: &str) -> Result<Vec<Vec<u8>>> {
@@ -64,7 +64,7 @@ async fn script(client: &mut Raw, connect: &Connect, topic: &str) -> Result<Vec<
 fn however_packets_lie_in_frames_broker_and_client_get_the_same_octets_as_directly() -> Result<()> {
     run(async {
         // A stage of its own, so that nobody else is on the tape.
-        let stage = Stage::on_the_web().await?;
+        let stage = Stage::on_the_web("10s").await?;
         let recorder = stage.site.recorder()?;
         for version in EVERY_VERSION {
             let login = stage.stranger("same")?;
@@ -174,7 +174,7 @@ fn a_request_that_is_not_for_mqtt_is_refused_and_the_next_client_is_served() -> 
                 let mut stream = stage.web_dial(tls).await?;
                 let (status, text) = ws::ask(&mut stream, &octets).await?;
                 assert_eq!(status, wanted, "{what}: {text}");
-                ensure!(ws::rest(&mut stream, DEADLINE).await.is_some(), "{what}: still open");
+                ensure!(ws::rest(&mut stream, AT_ONCE).await.is_some(), "{what}: still open");
             }
             let mut honest = stage.web_raw(V5, tls, &[1000]).await?;
             assert_eq!(honest.connect(&Connect::of(V5, &stage.stranger("honest")?)).await?, 0);
@@ -227,7 +227,7 @@ fn whatever_breaks_the_protocol_before_the_proof_ends_at_once_and_the_broker_see
                 ensure!(status == 101, "{text}");
                 // It may be refused before all of it is written.
                 let _ = stream.write_all(&octets).await;
-                let answer = ws::rest(&mut stream, DEADLINE)
+                let answer = ws::rest(&mut stream, AT_ONCE)
                     .await
                     .ok_or_else(|| eyre!("{what}: still open"))?;
                 assert_eq!(close_code(&answer), Some(code), "{what}: {answer:02x?}");
@@ -275,7 +275,7 @@ fn a_violation_ends_a_session_and_nothing_of_it_reaches_the_broker() -> Result<(
 #[test]
 fn half_handshakes_and_trickles_end_at_the_deadline_that_counts_from_accept() -> Result<()> {
     run(async {
-        let stage = stage().await?;
+        let stage = &Stage::on_the_web("1s").await?;
         for tls in [false, true] {
             let full = request("/mqtt", &GOOD);
             let connect = Connect::of(V311, &stage.stranger("trickle")?).octets(V311);
@@ -321,7 +321,11 @@ fn half_handshakes_and_trickles_end_at_the_deadline_that_counts_from_accept() ->
             }
             for ended in ended {
                 let (what, after) = ended.await?;
-                ensure!(after < DEADLINE, "{what} (TLS: {tls}) ended after {after:?}");
+                // With a busy machine in mind.
+                ensure!(
+                    after < Duration::from_secs(3),
+                    "{what} (TLS: {tls}) ended after {after:?}"
+                );
                 ensure!(after > Duration::from_millis(700), "{what} ended after {after:?} already");
             }
         }
@@ -335,7 +339,7 @@ fn half_handshakes_and_trickles_end_at_the_deadline_that_counts_from_accept() ->
 fn five_hundred_silent_connections_are_gone_at_the_deadline_and_others_are_served_meanwhile()
 -> Result<()> {
     run(async {
-        let stage = Stage::on_the_web().await?;
+        let stage = Stage::on_the_web("1s").await?;
         let health = stage.site.gateway()?.health();
         let mut silent = Vec::new();
         for n in 0..500 {
@@ -356,7 +360,7 @@ fn five_hundred_silent_connections_are_gone_at_the_deadline_and_others_are_serve
         for _ in 0..20 {
             let began = Instant::now();
             assert_eq!(canary.ping().await?, []);
-            ensure!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+            ensure!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         }
         until("all but the canary to be gone", || async {
             Ok((http::metric(health, "flytrap_connections").await? <= 1.0).then_some(()))
@@ -386,7 +390,7 @@ fn before_a_proof_no_packet_larger_than_the_limit_is_waited_for_however_it_is_fr
                 }
                 let answer = ws::rest(&mut stream, PATIENCE).await;
                 ensure!(answer.is_some(), "still open");
-                ensure!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+                ensure!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
             }
         }
         Ok(())
@@ -396,7 +400,7 @@ fn before_a_proof_no_packet_larger_than_the_limit_is_waited_for_however_it_is_fr
 #[test]
 fn a_page_of_a_foreign_origin_is_refused_where_origins_are_listed() -> Result<()> {
     run(async {
-        let mut stage = Stage::on_the_web().await?;
+        let mut stage = Stage::on_the_web("10s").await?;
         let more = "allow_tokens_without_tls = true\n[websocket]\npath = \"/m\"\nallowed_origins = [\"https://app.example\"]";
         stage.listen_too(vec![listener("picky", more)?]).await?;
         let address = stage.site.gateway()?.listener("picky")?;

@@ -1,5 +1,6 @@
 //! What happens on the chain is in the view, soon, and with few requests.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flytrap_chain::wallet::Reason;
@@ -161,8 +162,10 @@ async fn a_quiet_chain_costs_one_request_per_look_and_a_block_that_excludes_us_t
     assert!(count("eth_chainId") > ids, "every new block is of a chain that is asked for its id");
 }
 
-/// Times from the moment at which the node begins to make a block with a revocation to the view that has it.
+/// Times from the moment at which the node begins to make a block with a revocation to the view that has it, without those in which the
+/// machine let nobody run.
 async fn latencies(url: Url, site: &Site) -> Vec<Duration> {
+    let stalls = Stalls::watch();
     let mut following = Following::start(site.config(vec![url]));
     following.until(|_| true).await;
     let reason = Reason::default();
@@ -173,9 +176,7 @@ async fn latencies(url: Url, site: &Site) -> Vec<Duration> {
         following.until(granted(site)).await;
         site.ask("evm_setAutomine", json!([false])).await;
         let mining = async {
-            while site.ask("txpool_status", json!([])).await["pending"] == "0x0" {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            site.until_pending().await;
             // So that blocks come at any time between two looks.
             tokio::time::sleep(Duration::from_millis(37 * (round % 5))).await;
             let before = Instant::now();
@@ -187,10 +188,40 @@ async fn latencies(url: Url, site: &Site) -> Vec<Duration> {
         done.unwrap();
         site.ask("evm_setAutomine", json!([true])).await;
         let (_, at) = following.until_at(ended(site)).await;
-        found.push(at.saturating_duration_since(before));
+        found.push(at.saturating_duration_since(before).saturating_sub(stalls.between(before, at)));
     }
     found.sort();
     found
+}
+
+/// When a thread that only sleeps was woken late, and by how much: what it was late by, the machine held back everybody.
+struct Stalls {
+    found: Arc<Mutex<Vec<(Instant, Duration)>>>,
+}
+
+impl Stalls {
+    fn watch() -> Self {
+        const NAP: Duration = Duration::from_millis(5);
+        let found: Arc<Mutex<Vec<_>>> = Arc::default();
+        let watched = Arc::downgrade(&found);
+        std::thread::spawn(move || {
+            while let Some(found) = watched.upgrade() {
+                let before = Instant::now();
+                std::thread::sleep(NAP);
+                let late = before.elapsed().saturating_sub(2 * NAP);
+                if !late.is_zero() {
+                    found.lock().unwrap().push((Instant::now(), late));
+                }
+            }
+        });
+        Self { found }
+    }
+
+    /// In all, of those that ended then.
+    fn between(&self, from: Instant, to: Instant) -> Duration {
+        let found = self.found.lock().unwrap();
+        found.iter().filter(|(at, _)| (from..=to).contains(at)).map(|(_, late)| *late).sum()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

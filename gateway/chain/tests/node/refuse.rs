@@ -113,8 +113,9 @@ async fn contracts_that_vanish_later_end_the_trust_and_not_the_follower() {
     until_trusted(&following).await;
     // Other code is no better than none.
     site.ask("anvil_setCode", json!([registry, "0x60806040"])).await;
+    let before = following.health.errors();
     door.shut();
-    following.until_health("another error", |health| health.age().as_millis() > 300).await;
+    following.until_health("another error", |health| health.errors() > before).await;
     door.open();
     following
         .until_health("distrust", |health| {

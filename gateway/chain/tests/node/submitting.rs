@@ -113,7 +113,8 @@ impl Submitting {
     /// Waits until nothing waits any more, and that is told.
     pub(crate) async fn drained(&self) {
         let health = self.handle.health();
-        let deadline = std::time::Instant::now() + PATIENCE;
+        // A node that was away for long is asked again after a minute.
+        let deadline = std::time::Instant::now() + Duration::from_secs(60) + PATIENCE;
         while health.queued_bans() + health.queued_alerts() > 0 {
             assert!(std::time::Instant::now() < deadline, "queue kept: {:?}", health.alarms());
             tokio::time::sleep(Duration::from_millis(5)).await;

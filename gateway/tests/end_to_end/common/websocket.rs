@@ -297,15 +297,15 @@ impl Stage {
         self.caught_up().await
     }
 
-    /// As [`Stage::open_and_closed`], with the listeners `ws` and `wss` besides, and a connect deadline of a second.
+    /// As [`Stage::open_and_closed`], with the listeners `ws` and `wss` besides, and this connect deadline.
     ///
     /// # Errors
     /// If something does not start.
-    pub async fn on_the_web() -> Result<Self> {
+    pub async fn on_the_web(connect_deadline: &str) -> Result<Self> {
         let mut stage = Self::open_and_closed().await?;
         stage
             .reconfigure(|table| {
-                super::process::set(table, "limits", "connect_deadline", "1s");
+                super::process::set(table, "limits", "connect_deadline", connect_deadline);
                 Ok(())
             })
             .await?;

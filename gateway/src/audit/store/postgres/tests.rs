@@ -76,7 +76,7 @@ fn records_that_are_not_as_they_were_left_stop_a_writer_that_was_cut_off() {
     let mut store = bed.open().expect("a store");
     store.append(&[draft(1), draft(2)]).expect("appended");
     bed.sql("DELETE FROM record WHERE idx = 2");
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'flytrap-gateway'";
     assert_eq!(bed.number(end), 1);
     let gone = store.append(&[draft(3)]);
     let gone = if let Err(StoreError::Away { .. } | StoreError::Postgres { .. }) = gone {
