@@ -168,6 +168,9 @@ impl Drop for Listening {
     }
 }
 
+/// Mosquitto reads a list of 100,000 entries for half a minute. One whose port is taken ends at once.
+const STARTING: Duration = Duration::from_secs(180);
+
 /// They cannot say which port they took, so two are found for them; another program may take one first, so it is tried again.
 fn start(
     place: Place<'_>,
@@ -185,7 +188,7 @@ fn start(
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let child = command.spawn().wrap_err_with(|| format!("{:?}", command.get_program()))?;
         let mut listening = Listening { child, plain, tls, version: version.clone() };
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + STARTING;
         loop {
             if [plain, tls].iter().all(|address| TcpStream::connect(address).is_ok()) {
                 return Ok(listening);
