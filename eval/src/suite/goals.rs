@@ -236,14 +236,21 @@ pub(crate) const ALL: &[Goal] = &[
         Of::Path("allocations", ""),
     ),
     goal(
-        "decision of a session, most grants / fewest (10^7 / 10^2)",
+        "decision without a lease, most grants / fewest (10^7 / 10^2)",
         AtMost(2.0),
         AtMost(2.0),
         "",
-        Of::MirrorGrowth("leased_ns"),
+        Of::MirrorGrowth("decision_ns"),
     ),
     goal(
-        "decision of a session among most grants",
+        "decision without a lease among most grants, 1,000 sessions in turn",
+        AtMost(200.0),
+        AtMost(100.0),
+        "ns",
+        Of::Mirror("decision_ns"),
+    ),
+    goal(
+        "decision of a session about a name that it used before, among most grants",
         AtMost(200.0),
         AtMost(100.0),
         "ns",
@@ -420,7 +427,8 @@ mod tests {
             {"case": "c, 10 at a time", "instructions": 1_300.0}, {"case": "c, one at a time", "instructions": 9_000.0},
         ]});
         let mirror = json!({"sizes": [
-            {"leased_ns": 10.0, "cold_ns": 300.0}, {"leased_ns": 17.0, "cold_ns": 700.0},
+            {"leased_ns": 3.0, "decision_ns": 100.0, "cold_ns": 300.0},
+            {"leased_ns": 4.0, "decision_ns": 170.0, "cold_ns": 700.0},
         ]});
         let goal = ALL.iter().find(|goal| goal.what.starts_with(what)).expect("a row");
         goal.reached(&book(), Some(&path), Some(&mirror)).expect("a value")
@@ -434,7 +442,9 @@ mod tests {
             ("fan-out", 1.5),
             ("instructions", 1_300.0),
             ("allocations", 0.0),
-            ("decision of a session, most grants /", 1.7),
+            ("decision without a lease, most grants /", 1.7),
+            ("decision without a lease among", 170.0),
+            ("decision of a session about", 4.0),
             ("first decision", 700.0),
         ] {
             assert!((row(what).value - value).abs() < 1e-9, "{what}: {:?}", row(what));
